@@ -1,0 +1,264 @@
+"""The whole config as one dataclass tree; every knob acts.
+
+Mutable so that launch scripts can apply `--config.section.key=value`;
+`Config.validate()` is called once at start and nothing writes afterwards.
+Names carry units (`_s` seconds, `_mb` mebibytes, `_tokens`). Validation lives
+in core/config_validation.py.
+"""
+
+import dataclasses
+
+
+def _section(cls):
+  return dataclasses.field(default_factory=cls)
+
+
+@dataclasses.dataclass
+class RunConfig:
+  """Identity of the run."""
+
+  seed: int = 0
+  # Where everything goes; "" = runs/<config name>-seed<seed>.
+  run_dir: str = ""
+  # Compiled programs are cached here across runs; "" = RUN_DIR/../compile_cache.
+  compile_cache_dir: str = ""
+
+
+@dataclasses.dataclass
+class ModelConfig:
+  """The trained planner's network and where its weights start."""
+
+  # A Hugging Face directory to start from; "" = random weights of `preset`.
+  checkpoint: str = ""
+  # Architecture when there is no checkpoint: a name in models/presets.py.
+  preset: str = "worldfacts_planner"
+  # Computation type; parameters are stored in `param_dtype`.
+  dtype: str = "float32"  # float32 | bfloat16
+  param_dtype: str = "float32"  # float32 | bfloat16
+  # What the backward pass recomputes: none | block.
+  remat: str = "none"
+
+
+@dataclasses.dataclass
+class MeshConfig:
+  """Devices per mesh axis; -1 (one axis only) takes what is left."""
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+
+
+@dataclasses.dataclass
+class TasksConfig:
+  """Questions to train and evaluate on."""
+
+  # "worldfacts" or "jsonl:PATH" (id, question, answers, data_source, scorer).
+  train: str = "worldfacts"
+  evaluation: str = "worldfacts"
+  # Prepared datasets and indexes; "" = RUN_DIR/data.
+  data_dir: str = ""
+  # Evaluate on the first N questions; 0 = all.
+  evaluation_questions: int = 0
+
+
+@dataclasses.dataclass
+class AgentConfig:
+  """Limits and outputs of an episode."""
+
+  max_turns: int = 3
+  evaluation_max_turns: int = 10
+  # Tool calls the executor may make in one turn; later ones are refused.
+  max_calls_per_turn: int = 4
+  # Planner tokens (prompt + completion, all turns) an episode may use.
+  max_episode_tokens: int = 65536
+  # Wall-clock limit of an episode.
+  episode_timeout_s: float = 500.0
+  # Unreadable plans in a row that end the episode as PARSE_FAILURE.
+  max_parse_failures: int = 3
+  # full: descriptions and format rules for a general LLM; compact: labels
+  # only, for a small planner that was warm-started to speak the format.
+  prompt_style: str = "full"  # full | compact
+  # labelled: "Context: .. Sub-Goal: .. Tool Name: .."; json: one object.
+  plan_format: str = "labelled"  # labelled | json
+  # Memory shown to the modules; older results are cut in the middle first.
+  memory_tokens: int = 8192
+  # Ask the generator's engine to analyse the question before turn 1.
+  query_analysis: bool = False
+  # Texts to produce: base (no tools), final (report), direct (answer).
+  outputs: tuple[str, ...] = ("direct",)
+
+
+@dataclasses.dataclass
+class EnginesConfig:
+  """Who answers for each role.
+
+  "trainable" = the policy, "frozen" = the start model (shared with the KL
+  reference), "scripted:worldfacts" = the rules of the embedded world.
+  """
+
+  planner: str = "trainable"
+  executor: str = "frozen"
+  verifier: str = "frozen"
+  generator: str = "frozen"
+  tool: str = "frozen"
+  call_timeout_s: float = 120.0
+  # Further tries after an infrastructure failure, with jittered back-off.
+  retries: int = 2
+  # How frozen modules are sampled.
+  frozen_temperature: float = 0.0
+  frozen_max_tokens: int = 1024
+
+
+@dataclasses.dataclass
+class ToolsConfig:
+  """Tools the planner may choose, and their limits."""
+
+  enabled: tuple[str, ...] = (
+      "base_generator",
+      "python_coder",
+      "wikipedia_search",
+  )
+  call_timeout_s: float = 120.0
+  # Characters of a result kept for the prompts; the middle is cut.
+  max_output_chars: int = 20000
+  # A saved bm25s index; "" = the one worldfacts builds.
+  search_index_dir: str = ""
+  search_top_k: int = 3
+  python_timeout_s: float = 10.0
+  python_memory_mb: int = 256
+  python_max_output_chars: int = 3500
+
+
+@dataclasses.dataclass
+class SamplerConfig:
+  """How the policy is sampled. Training rejects top_k/top_p/min_p."""
+
+  temperature: float = 0.7
+  top_k: int = 0
+  top_p: float = 1.0
+  min_p: float = 0.0
+  max_prompt_tokens: int = 18432
+  max_completion_tokens: int = 2048
+  # Rows decoded together; further requests wait.
+  slots: int = 64
+  # Decode steps per device dispatch.
+  decode_steps: int = 16
+  # Prompt tokens of one row computed per prefill dispatch.
+  prefill_chunk_tokens: int = 128
+
+
+@dataclasses.dataclass
+class RolloutConfig:
+  """Episodes per iteration and how they run."""
+
+  tasks: int = 32
+  group_size: int = 8
+  max_concurrent_episodes: int = 256
+  # The iteration's wall-clock limit; unfinished episodes are masked.
+  timeout_s: float = 3600.0
+  # Record every n-th iteration's trajectories as JSONL.
+  record_every: int = 1
+
+
+@dataclasses.dataclass
+class LearnerConfig:
+  """Flow-GRPO and its optimizer (design section 5)."""
+
+  lr: float = 1e-6
+  schedule: str = "constant"  # constant | linear | cosine
+  warmup_steps: int = 0
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  weight_decay: float = 0.01
+  max_grad_norm: float = 1.0
+  # Trajectories per optimizer step; 0 = all of the iteration.
+  mini_batch_trajectories: int = 0
+  # Passes over an iteration's trajectories.
+  epochs: int = 1
+  clip_low: float = 0.2
+  clip_high: float = 0.3
+  # Dual clip for negative advantages; 0 = off.
+  dual_clip: float = 0.0
+  # beta of the KL to the reference; 0 = no reference forward.
+  kl_coefficient: float = 0.001
+  kl_estimator: str = "k3"  # k1 | k2 | k3
+  entropy_coefficient: float = 0.0
+  aggregation: str = "flow"  # flow | token_mean | turn_mean | constant
+  ratio: str = "token"  # token | sequence (GSPO)
+  # Truncated importance sampling cap on the ratio weight; 0 = off.
+  importance_cap: float = 0.0
+  normalize_by_std: bool = True
+  statistics_over: str = "trajectories"  # trajectories | turns
+  # Resample zero-spread groups at most this many times (dynamic sampling).
+  refill_rounds: int = 0
+  # Packed row length and rows per device and micro-batch.
+  row_tokens: int = 2048
+  micro_batch_rows: int = 4
+  # tree: a group's shared prefixes computed once; rows: one row per sample.
+  packing: str = "tree"  # tree | rows
+  # Completion tokens scored at once by the LM head.
+  loss_chunk_tokens: int = 1024
+  # Non-finite steps in a row before the run aborts.
+  max_non_finite_steps: int = 5
+  # Abort when mean |current - behavior logprob| exceeds this; 0 = never.
+  max_drift: float = 0.0
+
+
+@dataclasses.dataclass
+class WarmStartConfig:
+  """Teach a random planner the format, with random strategy (worldfacts)."""
+
+  enabled: bool = False
+  vocab_size: int = 2048
+  # Stage 1: repeat random token segments (forms copying).
+  copy_steps: int = 600
+  copy_batch_tokens: int = 1024
+  copy_lr: float = 5e-3
+  # Stage 2: imitate random-strategy episodes with made-up names.
+  traces: int = 4000
+  imitation_steps: int = 600
+  imitation_rows: int = 16
+  imitation_lr: float = 2e-3
+  # Share of traces whose names are replaced by made-up ones.
+  renamed_share: float = 0.8
+
+
+@dataclasses.dataclass
+class TrainingConfig:
+  """The outer loop. One iteration = rollout, then optimizer steps."""
+
+  iterations: int = 100
+  evaluate_every: int = 0  # iterations; 0 = only before and after
+  evaluate_first: bool = True
+  checkpoint_every: int = 10
+  keep_last: int = 2
+  # Also keep the best checkpoint by held-out accuracy.
+  keep_best: bool = True
+  tensorboard: bool = True
+  wandb_project: str = ""  # "" = off
+  # Export the best (else last) weights to RUN_DIR/hf when done.
+  export_hf: bool = True
+  write_report: bool = True
+
+
+@dataclasses.dataclass
+class Config:
+  """Everything a run depends on.
+
+  Example: `Config()` is Flow-GRPO with the paper's settings;
+  `configs/quickstart.py` is the laptop version.
+  """
+
+  run: RunConfig = _section(RunConfig)
+  model: ModelConfig = _section(ModelConfig)
+  mesh: MeshConfig = _section(MeshConfig)
+  tasks: TasksConfig = _section(TasksConfig)
+  agent: AgentConfig = _section(AgentConfig)
+  engines: EnginesConfig = _section(EnginesConfig)
+  tools: ToolsConfig = _section(ToolsConfig)
+  sampler: SamplerConfig = _section(SamplerConfig)
+  rollout: RolloutConfig = _section(RolloutConfig)
+  learner: LearnerConfig = _section(LearnerConfig)
+  warm_start: WarmStartConfig = _section(WarmStartConfig)
+  training: TrainingConfig = _section(TrainingConfig)

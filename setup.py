@@ -1,0 +1,63 @@
+"""Packaging; versions and extras live here and nowhere else."""
+
+import pathlib
+import re
+
+import setuptools
+
+_ROOT = pathlib.Path(__file__).parent
+_VERSION = re.search(
+    r'__version__ = "([^"]+)"',
+    (_ROOT / "agentflow_jax" / "__init__.py").read_text(encoding="utf-8"),
+).group(1)
+
+_REQUIRES = [
+    "absl-py>=2.1",
+    "bm25s>=0.2.13",
+    "etils[epath]>=1.9",
+    "flax>=0.12",
+    "grain>=0.2.10",
+    "jax>=0.10",
+    "ml-collections>=1.0",
+    "ml-dtypes>=0.5",
+    "numpy>=2.0",
+    "optax>=0.2.6",
+    "orbax-checkpoint>=0.11.30",
+    "pydantic>=2.10",
+    "pydantic-monty>=1.0",
+    "rich>=13.9",
+    "safetensors>=0.5",
+    "sentencepiece>=0.2",
+    "tensorboardX>=2.6",
+    "tensorflow-datasets>=4.9.8",
+    "tokenizers>=0.21",
+    "transformers>=4.56",
+]
+
+_EXTRAS = {
+    "cuda": ["jax[cuda13]"],
+    "tpu": ["jax[tpu]"],
+    "wandb": ["wandb>=0.19"],
+    "test": [
+        "hypothesis>=6.120",
+        "pytest>=8.3",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
+        "pyright>=1.1.400",
+        "ruff>=0.9",
+    ],
+    # Parity tests and benchmarks only; the package never imports it.
+    "torch": ["torch==2.13.0"],
+}
+
+setuptools.setup(
+    name="agentflow_jax",
+    version=_VERSION,
+    description="Training tool-using agents inside their live loop, in JAX.",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["agentflow_jax*"]),
+    package_data={"agentflow_jax": ["tasks/worldfacts/data/*.tsv"]},
+    install_requires=_REQUIRES,
+    extras_require=_EXTRAS,
+)

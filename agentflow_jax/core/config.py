@@ -20,7 +20,7 @@ class RunConfig:
   seed: int = 0
   # Where everything goes; "" = runs/<config name>-seed<seed>.
   run_dir: str = ""
-  # Compiled programs are cached here across runs; "" = RUN_DIR/../compile_cache.
+  # Compiled programs are kept here across runs; "" = beside the run dir.
   compile_cache_dir: str = ""
 
 
@@ -114,9 +114,9 @@ class ToolsConfig:
   """Tools the planner may choose, and their limits."""
 
   enabled: tuple[str, ...] = (
-      "base_generator",
-      "python_coder",
-      "wikipedia_search",
+    "base_generator",
+    "python_coder",
+    "wikipedia_search",
   )
   call_timeout_s: float = 120.0
   # Characters of a result kept for the prompts; the middle is cut.

@@ -53,5 +53,5 @@ async def within(awaitable: Awaitable[_T], deadline: Deadline, what: str) -> _T:
       return await awaitable
   except TimeoutError as error:
     raise errors.DeadlineExceededError(
-        f"{what} did not finish before its deadline"
+      f"{what} did not finish before its deadline"
     ) from error

@@ -62,7 +62,8 @@ class CallContext:
 
   def key_words(self) -> tuple[int, int]:
     """Two uint32 that seed this call's sampling key (design, promise 3)."""
-    text = repr((
+    text = repr(
+      (
         self.seed,
         self.stream,
         self.step,
@@ -71,11 +72,12 @@ class CallContext:
         self.turn,
         str(self.role),
         self.call,
-    ))
+      )
+    )
     digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest()
     return (
-        int.from_bytes(digest[:4], "little"),
-        int.from_bytes(digest[4:], "little"),
+      int.from_bytes(digest[:4], "little"),
+      int.from_bytes(digest[4:], "little"),
     )
 
 
@@ -105,7 +107,7 @@ class Completion:
   def __post_init__(self):
     if len(self.token_ids) != len(self.logprobs):
       raise ValueError(
-          f"{len(self.token_ids)} token_ids but {len(self.logprobs)} logprobs"
+        f"{len(self.token_ids)} token_ids but {len(self.logprobs)} logprobs"
       )
 
 
@@ -119,8 +121,8 @@ class Engine(Protocol):
   """
 
   async def generate(
-      self,
-      messages: Sequence[messages_lib.Message],
-      sampling: SamplingParams,
-      context: CallContext,
+    self,
+    messages: Sequence[messages_lib.Message],
+    sampling: SamplingParams,
+    context: CallContext,
   ) -> Completion: ...

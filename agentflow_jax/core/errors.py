@@ -60,7 +60,7 @@ class PromptTooLongError(AgentFlowError):
 
   def __init__(self, prompt_tokens: int, limit_tokens: int):
     super().__init__(
-        f"prompt has {prompt_tokens} tokens, the limit is {limit_tokens}"
+      f"prompt has {prompt_tokens} tokens, the limit is {limit_tokens}"
     )
     self.prompt_tokens = prompt_tokens
     self.limit_tokens = limit_tokens

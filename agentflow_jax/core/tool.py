@@ -56,7 +56,10 @@ class ToolSpec:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
-  """One validated request: `ToolCall(tool_name="T", arguments={"query": "x"})`."""
+  """One validated request.
+
+  Example: `ToolCall(tool_name="T", arguments={"query": "Laos"})`.
+  """
 
   tool_name: str  # the spec's name, already normalised
   arguments: Mapping[str, Any]
@@ -94,5 +97,5 @@ class Tool(Protocol):
   def spec(self) -> ToolSpec: ...
 
   async def execute(
-      self, arguments: Mapping[str, Any], context: engine_lib.CallContext
+    self, arguments: Mapping[str, Any], context: engine_lib.CallContext
   ) -> ToolResult: ...

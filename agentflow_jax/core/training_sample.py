@@ -31,6 +31,6 @@ class TrainingSample:
   def __post_init__(self):
     if len(self.completion_ids) != len(self.behavior_logprobs):
       raise ValueError(
-          f"{len(self.completion_ids)} completion ids but "
-          f"{len(self.behavior_logprobs)} behavior logprobs"
+        f"{len(self.completion_ids)} completion ids but "
+        f"{len(self.behavior_logprobs)} behavior logprobs"
       )

@@ -72,7 +72,7 @@ class Turn:
   duration_s: float = 0.0
 
   def completion_of(
-      self, role: messages_lib.ModuleRole
+    self, role: messages_lib.ModuleRole
   ) -> engine_lib.Completion | None:
     """The first completion asked for `role` in this turn, if any."""
     for call in self.module_calls:
@@ -131,10 +131,10 @@ class Trajectory:
     if reward is None and failure:
       stop_reason = StopReason.INFRA_ERROR
     return dataclasses.replace(
-        self,
-        reward=reward,
-        failure=failure or self.failure,
-        stop_reason=stop_reason,
+      self,
+      reward=reward,
+      failure=failure or self.failure,
+      stop_reason=stop_reason,
     )
 
 

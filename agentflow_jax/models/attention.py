@@ -1,0 +1,57 @@
+"""Attention of the learner: token i sees token j iff j <= i < subtree_end[j].
+
+The one integer per key expresses causal rows, ordinary packing and token trees
+(design section 6): `subtree_end[j]` is the row index just past everything that
+continues after j.
+
+Axes: B row, T token, N query heads, K key/value heads, H head dim.
+"""
+
+import jax
+import jax.numpy as jnp
+
+_MASKED = -1e30  # finite, so that a fully masked (padding) row stays finite
+
+
+def tree_mask(subtree_end_BT):
+  """bool [B, T query, T key], the rule itself."""
+  index_T = jnp.arange(subtree_end_BT.shape[1])
+  causal = index_T[None, :, None] >= index_T[None, None, :]
+  return causal & (index_T[None, :, None] < subtree_end_BT[:, None, :])
+
+
+def dense_attention(q_BTNH, k_BSKH, v_BSKH, mask_BTS):
+  """Softmax attention with an explicit mask; float32 scores.
+
+  Args:
+    q_BTNH: queries; N is a multiple of K.
+    k_BSKH: keys.
+    v_BSKH: values.
+    mask_BTS: bool, True where query t may see key s.
+
+  Returns:
+    [B, T, N, H] in the dtype of q.
+  """
+  b, t, n, h = q_BTNH.shape
+  k = k_BSKH.shape[2]
+  q = q_BTNH.reshape(b, t, k, n // k, h)
+  scores = jnp.einsum(
+    "btkgh,bskh->bkgts", q, k_BSKH, preferred_element_type=jnp.float32
+  )
+  scores = jnp.where(mask_BTS[:, None, None], scores * h**-0.5, _MASKED)
+  weights = jax.nn.softmax(scores, axis=-1).astype(v_BSKH.dtype)
+  out = jnp.einsum(
+    "bkgts,bskh->btkgh", weights, v_BSKH, preferred_element_type=jnp.float32
+  )
+  return out.reshape(b, t, n, h).astype(q_BTNH.dtype)
+
+
+def tree_attend(subtree_end_BT):
+  """An `Attend` for `transformer.forward` over packed rows (no cache)."""
+  mask_BTT = tree_mask(subtree_end_BT)
+
+  def attend(layer, q_BTNH, k_BTKH, v_BTKH, carry):
+    del layer
+    return dense_attention(q_BTNH, k_BTKH, v_BTKH, mask_BTT), carry
+
+  return attend

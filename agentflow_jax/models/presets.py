@@ -1,0 +1,47 @@
+"""Named architectures; sizes of the Qwen models are those of their configs."""
+
+from agentflow_jax.models import architecture as architecture_lib
+
+
+def _qwen2_5(hidden, layers, heads, kv_heads, intermediate, tied, vocab=151936):
+  return architecture_lib.Architecture(
+    vocab_size=vocab,
+    hidden_size=hidden,
+    num_layers=layers,
+    num_heads=heads,
+    num_kv_heads=kv_heads,
+    head_dim=hidden // heads,
+    intermediate_size=intermediate,
+    max_positions=32768,
+    tie_embeddings=tied,
+  )
+
+
+ARCHITECTURES = {
+  # The embedded default: learns in minutes on two CPU cores.
+  "worldfacts_planner": architecture_lib.Architecture(
+    vocab_size=2048,
+    hidden_size=128,
+    num_layers=3,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=32,
+    intermediate_size=384,
+    max_positions=4096,
+    rope_theta=500.0,
+  ),
+  "bench_tiny": architecture_lib.Architecture(
+    vocab_size=4096,
+    hidden_size=256,
+    num_layers=6,
+    num_heads=8,
+    num_kv_heads=2,
+    head_dim=32,
+    intermediate_size=1024,
+    max_positions=4096,
+  ),
+  "qwen2_5_0_5b": _qwen2_5(896, 24, 14, 2, 4864, True),
+  "qwen2_5_1_5b": _qwen2_5(1536, 28, 12, 2, 8960, True),
+  "qwen2_5_3b": _qwen2_5(2048, 36, 16, 2, 11008, True),
+  "qwen2_5_7b": _qwen2_5(3584, 28, 28, 4, 18944, False, vocab=152064),
+}

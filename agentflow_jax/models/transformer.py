@@ -1,0 +1,254 @@
+"""The decoder, one definition for training and for cached decoding.
+
+Flow: tokens -> embedding -> layers (scanned) -> final norm -> hidden states;
+`project_logits` is a separate call, so the learner and the sampler apply the
+head only where they need it. The network never sees a mask or a cache: each
+layer hands rotated q, k, v to the caller's `attend`, which decides what may be
+seen and threads a `carry` (the KV cache, or None) through the layers.
+
+Axes: B row, T token, D model, N query heads, K key/value heads, H head dim,
+F feed-forward, L layer, V vocabulary. Heads are laid out as Hugging Face does:
+query head n uses key/value head n // (N // K).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from agentflow_jax.models import architecture as architecture_lib
+
+Architecture = architecture_lib.Architecture
+Params = dict[str, Any]  # nested dict of arrays; layers carry a leading L
+# (layer index, q_BTNH, k_BTKH, v_BTKH, carry) -> (out_BTNH, carry)
+Attend = Callable[[Any, Any, Any, Any, Any], tuple[Any, Any]]
+
+
+class RMSNorm(nnx.Module):
+  """Root-mean-square norm, computed in float32."""
+
+  def __init__(self, size: int, eps: float):
+    self.scale = nnx.Param(jnp.ones((size,)))
+    self.eps = eps
+
+  def __call__(self, x):
+    x32 = x.astype(jnp.float32)
+    variance = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+    x32 = x32 * jax.lax.rsqrt(variance + self.eps)
+    return (self.scale[...].astype(jnp.float32) * x32).astype(x.dtype)
+
+
+class Attention(nnx.Module):
+  """Projections around the caller's `attend`."""
+
+  def __init__(self, arch: Architecture, rngs: nnx.Rngs):
+    d, h = arch.hidden_size, arch.head_dim
+    n, k = arch.num_heads, arch.num_kv_heads
+    init = nnx.initializers.normal(0.02)
+    self.q_DNH = nnx.Param(init(rngs.params(), (d, n, h)))
+    self.k_DKH = nnx.Param(init(rngs.params(), (d, k, h)))
+    self.v_DKH = nnx.Param(init(rngs.params(), (d, k, h)))
+    self.o_NHD = nnx.Param(init(rngs.params(), (n, h, d)))
+    if arch.qkv_bias:
+      self.q_bias_NH = nnx.Param(jnp.zeros((n, h)))
+      self.k_bias_KH = nnx.Param(jnp.zeros((k, h)))
+      self.v_bias_KH = nnx.Param(jnp.zeros((k, h)))
+    if arch.qk_norm:
+      self.q_norm = RMSNorm(h, arch.rms_norm_eps)
+      self.k_norm = RMSNorm(h, arch.rms_norm_eps)
+    self.arch = arch
+
+  def __call__(self, x_BTD, cos_BTH, sin_BTH, attend: Attend, layer, carry):
+    arch = self.arch
+    n, k, h = arch.num_heads, arch.num_kv_heads, arch.head_dim
+    d = arch.hidden_size
+    # One wide matmul instead of three: narrow ones waste CPU and MXU alike.
+    weight = jnp.concatenate(
+      [
+        _cast(w, x_BTD).reshape(d, -1)
+        for w in (self.q_DNH, self.k_DKH, self.v_DKH)
+      ],
+      axis=1,
+    )
+    qkv = _matmul(x_BTD, weight)
+    if arch.qkv_bias:
+      qkv += jnp.concatenate(
+        [
+          _cast(b, x_BTD).reshape(-1)
+          for b in (self.q_bias_NH, self.k_bias_KH, self.v_bias_KH)
+        ]
+      )
+    q_BTNH, k_BTKH, v_BTKH = (
+      part.reshape(*x_BTD.shape[:-1], -1, h)
+      for part in jnp.split(qkv, [n * h, (n + k) * h], axis=-1)
+    )
+    if arch.qk_norm:
+      q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
+    q_BTNH = _rotate(q_BTNH, cos_BTH, sin_BTH)
+    k_BTKH = _rotate(k_BTKH, cos_BTH, sin_BTH)
+    out_BTNH, carry = attend(layer, q_BTNH, k_BTKH, v_BTKH, carry)
+    out = out_BTNH.reshape(*x_BTD.shape[:-1], n * h)
+    return _matmul(out, _cast(self.o_NHD, x_BTD).reshape(n * h, d)), carry
+
+
+class MLP(nnx.Module):
+  """SwiGLU."""
+
+  def __init__(self, arch: Architecture, rngs: nnx.Rngs):
+    d, f = arch.hidden_size, arch.intermediate_size
+    init = nnx.initializers.normal(0.02)
+    self.gate_DF = nnx.Param(init(rngs.params(), (d, f)))
+    self.up_DF = nnx.Param(init(rngs.params(), (d, f)))
+    self.down_FD = nnx.Param(init(rngs.params(), (f, d)))
+
+  def __call__(self, x_BTD):
+    gate_BTF = _matmul(x_BTD, _cast(self.gate_DF, x_BTD))
+    up_BTF = _matmul(x_BTD, _cast(self.up_DF, x_BTD))
+    return _matmul(jax.nn.silu(gate_BTF) * up_BTF, _cast(self.down_FD, x_BTD))
+
+
+class DecoderLayer(nnx.Module):
+  """Pre-norm attention and MLP with residuals."""
+
+  def __init__(self, arch: Architecture, rngs: nnx.Rngs):
+    self.attention_norm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
+    self.attention = Attention(arch, rngs)
+    self.mlp_norm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
+    self.mlp = MLP(arch, rngs)
+
+  def __call__(self, x_BTD, cos_BTH, sin_BTH, attend: Attend, layer, carry):
+    out_BTD, carry = self.attention(
+      self.attention_norm(x_BTD), cos_BTH, sin_BTH, attend, layer, carry
+    )
+    x_BTD = x_BTD + out_BTD
+    return x_BTD + self.mlp(self.mlp_norm(x_BTD)), carry
+
+
+class Transformer(nnx.Module):
+  """The whole network; `layers` holds all layers stacked on axis 0."""
+
+  def __init__(self, arch: Architecture, rngs: nnx.Rngs):
+    init = nnx.initializers.normal(0.02)
+    shape_VD = (arch.vocab_size, arch.hidden_size)
+    self.embedding_VD = nnx.Param(init(rngs.params(), shape_VD))
+
+    @nnx.split_rngs(splits=arch.num_layers)
+    @nnx.vmap(in_axes=0, out_axes=0)
+    def stack(rngs):
+      return DecoderLayer(arch, rngs)
+
+    self.layers = stack(rngs)
+    self.final_norm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
+    if not arch.tie_embeddings:
+      self.head_VD = nnx.Param(init(rngs.params(), shape_VD))
+    self.arch = arch
+
+  def __call__(
+    self, tokens_BT, positions_BT, attend: Attend, carry, unroll: int
+  ):
+    arch = self.arch
+    x_BTD = self.embedding_VD[...][tokens_BT].astype(arch.dtype)
+    cos_BTH, sin_BTH = _rope_tables(positions_BT, arch)
+    definition, stacked = nnx.split(self.layers)
+
+    def layer_step(state, scanned):
+      x_BTD, carry = state
+      weights, index = scanned
+      layer = nnx.merge(definition, weights)
+      return layer(x_BTD, cos_BTH, sin_BTH, attend, index, carry), None
+
+    if arch.remat == "block":
+      layer_step = jax.checkpoint(layer_step, prevent_cse=False)
+    (x_BTD, carry), _ = jax.lax.scan(
+      layer_step,
+      (x_BTD, carry),
+      (stacked, jnp.arange(arch.num_layers)),
+      unroll=unroll,
+    )
+    return self.final_norm(x_BTD), carry
+
+
+def init_params(arch: Architecture, key: jax.Array) -> Params:
+  """Random float32 parameters as a nested dict; call it under `jax.jit`."""
+  model = Transformer(arch, nnx.Rngs(params=key))
+  return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+def forward(
+  arch: Architecture,
+  params: Params,
+  tokens_BT,
+  positions_BT,
+  attend: Attend,
+  carry: Any = None,
+  unroll: int = 1,
+):
+  """Hidden states after the final norm.
+
+  Args:
+    arch: static.
+    params: from `init_params` or an import.
+    tokens_BT: int32 token ids.
+    positions_BT: int32 RoPE positions.
+    attend: sees (layer index, rotated q, rotated k, v, carry).
+    carry: threaded through the layers, e.g. a KV cache.
+    unroll: layers per scan iteration; `arch.num_layers` unrolls fully.
+
+  Returns:
+    (hidden_BTD in `arch.dtype`, carry).
+  """
+  definition, state = _abstract(arch)
+  nnx.replace_by_pure_dict(state, params)
+  model = nnx.merge(definition, state)
+  return model(tokens_BT, positions_BT, attend, carry, unroll)
+
+
+def project_logits(arch: Architecture, params: Params, hidden_D):
+  """float32 logits [..., V] of hidden states [..., D]."""
+  name = "embedding_VD" if arch.tie_embeddings else "head_VD"
+  weight_VD = params[name].astype(hidden_D.dtype)
+  return jax.lax.dot_general(
+    hidden_D,
+    weight_VD,
+    (((hidden_D.ndim - 1,), (1,)), ((), ())),
+    preferred_element_type=jnp.float32,
+  )
+
+
+def _abstract(arch: Architecture):
+  model = nnx.eval_shape(lambda: Transformer(arch, nnx.Rngs(params=0)))
+  return nnx.split(model)
+
+
+def _cast(param: nnx.Param, like):
+  return param[...].astype(like.dtype)
+
+
+def _matmul(x, weight):
+  # bf16 inputs with a float32 accumulator are also the fast path on CPU.
+  out = jnp.matmul(x, weight, preferred_element_type=jnp.float32)
+  return out.astype(x.dtype)
+
+
+def _rope_tables(positions_BT, arch: Architecture):
+  """cos and sin of the rotary angles, float32 [B, T, 1, H / 2]."""
+  half = arch.head_dim // 2
+  exponent_H = jnp.arange(half, dtype=jnp.float32) / half
+  frequency_H = 1.0 / (arch.rope_theta**exponent_H)
+  angle_BTH = positions_BT.astype(jnp.float32)[..., None] * frequency_H
+  return jnp.cos(angle_BTH)[..., None, :], jnp.sin(angle_BTH)[..., None, :]
+
+
+def _rotate(x_BTNH, cos_BTH, sin_BTH):
+  """Rotary embedding, halves convention (first half with second half)."""
+  first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+  rotated = jnp.concatenate(
+    [
+      first * cos_BTH - second * sin_BTH,
+      second * cos_BTH + first * sin_BTH,
+    ],
+    axis=-1,
+  )
+  return rotated.astype(x_BTNH.dtype)

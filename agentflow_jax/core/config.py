@@ -216,7 +216,7 @@ class WarmStartConfig:
   copy_batch_tokens: int = 1024
   copy_lr: float = 5e-3
   # Stage 2: imitate random-strategy episodes with made-up names.
-  traces: int = 4000
+  traces: int = 1500
   imitation_steps: int = 600
   imitation_rows: int = 16
   imitation_lr: float = 2e-3

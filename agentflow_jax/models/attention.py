@@ -10,6 +10,9 @@ Axes: B row, T token, N query heads, K key/value heads, H head dim.
 import jax
 import jax.numpy as jnp
 
+from agentflow_jax.models import blockwise
+
+DENSE_LIMIT_TOKENS = 2048
 _MASKED = -1e30  # finite, so that a fully masked (padding) row stays finite
 
 
@@ -47,7 +50,21 @@ def dense_attention(q_BTNH, k_BSKH, v_BSKH, mask_BTS):
 
 
 def tree_attend(subtree_end_BT):
-  """An `Attend` for `transformer.forward` over packed rows (no cache)."""
+  """An `Attend` for `transformer.forward` over packed rows (no cache).
+
+  Rows up to `DENSE_LIMIT_TOKENS` use the dense form, longer ones the blockwise
+  form, whose memory is linear in the row; the numbers agree to rounding.
+  """
+  if subtree_end_BT.shape[1] > DENSE_LIMIT_TOKENS:
+
+    def attend_blockwise(layer, q_BTNH, k_BTKH, v_BTKH, carry):
+      del layer
+      out = blockwise.blockwise_attention(
+        q_BTNH, k_BTKH, v_BTKH, subtree_end_BT
+      )
+      return out, carry
+
+    return attend_blockwise
   mask_BTT = tree_mask(subtree_end_BT)
 
   def attend(layer, q_BTNH, k_BTKH, v_BTKH, carry):

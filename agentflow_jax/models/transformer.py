@@ -19,8 +19,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from agentflow_jax.models import architecture as architecture_lib
+from agentflow_jax.models import mesh_axes
 
 Architecture = architecture_lib.Architecture
+INIT_STD = 0.02  # of every matrix, as Qwen
+
 Params = dict[str, Any]  # nested dict of arrays; layers carry a leading L
 # (layer index, q_BTNH, k_BTKH, v_BTKH, carry) -> (out_BTNH, carry)
 Attend = Callable[[Any, Any, Any, Any, Any], tuple[Any, Any]]
@@ -46,7 +49,7 @@ class Attention(nnx.Module):
   def __init__(self, arch: Architecture, rngs: nnx.Rngs):
     d, h = arch.hidden_size, arch.head_dim
     n, k = arch.num_heads, arch.num_kv_heads
-    init = nnx.initializers.normal(0.02)
+    init = nnx.initializers.normal(INIT_STD)
     self.q_DNH = nnx.Param(init(rngs.params(), (d, n, h)))
     self.k_DKH = nnx.Param(init(rngs.params(), (d, k, h)))
     self.v_DKH = nnx.Param(init(rngs.params(), (d, k, h)))
@@ -63,34 +66,21 @@ class Attention(nnx.Module):
   def __call__(self, x_BTD, cos_BTH, sin_BTH, attend: Attend, layer, carry):
     arch = self.arch
     n, k, h = arch.num_heads, arch.num_kv_heads, arch.head_dim
-    d = arch.hidden_size
-    # One wide matmul instead of three: narrow ones waste CPU and MXU alike.
-    weight = jnp.concatenate(
-      [
-        _cast(w, x_BTD).reshape(d, -1)
-        for w in (self.q_DNH, self.k_DKH, self.v_DKH)
-      ],
-      axis=1,
-    )
-    qkv = _matmul(x_BTD, weight)
+    rows = x_BTD.shape[:-1]
+    q_BTNH = _project(x_BTD, self.q_DNH).reshape(*rows, n, h)
+    k_BTKH = _project(x_BTD, self.k_DKH).reshape(*rows, k, h)
+    v_BTKH = _project(x_BTD, self.v_DKH).reshape(*rows, k, h)
     if arch.qkv_bias:
-      qkv += jnp.concatenate(
-        [
-          _cast(b, x_BTD).reshape(-1)
-          for b in (self.q_bias_NH, self.k_bias_KH, self.v_bias_KH)
-        ]
-      )
-    q_BTNH, k_BTKH, v_BTKH = (
-      part.reshape(*x_BTD.shape[:-1], -1, h)
-      for part in jnp.split(qkv, [n * h, (n + k) * h], axis=-1)
-    )
+      q_BTNH += _cast(self.q_bias_NH, x_BTD)
+      k_BTKH += _cast(self.k_bias_KH, x_BTD)
+      v_BTKH += _cast(self.v_bias_KH, x_BTD)
     if arch.qk_norm:
       q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
     q_BTNH = _rotate(q_BTNH, cos_BTH, sin_BTH)
     k_BTKH = _rotate(k_BTKH, cos_BTH, sin_BTH)
     out_BTNH, carry = attend(layer, q_BTNH, k_BTKH, v_BTKH, carry)
-    out = out_BTNH.reshape(*x_BTD.shape[:-1], n * h)
-    return _matmul(out, _cast(self.o_NHD, x_BTD).reshape(n * h, d)), carry
+    o_ND = _cast(self.o_NHD, x_BTD).reshape(n * h, arch.hidden_size)
+    return _matmul(out_BTNH.reshape(*rows, n * h), o_ND), carry
 
 
 class MLP(nnx.Module):
@@ -98,7 +88,7 @@ class MLP(nnx.Module):
 
   def __init__(self, arch: Architecture, rngs: nnx.Rngs):
     d, f = arch.hidden_size, arch.intermediate_size
-    init = nnx.initializers.normal(0.02)
+    init = nnx.initializers.normal(INIT_STD)
     self.gate_DF = nnx.Param(init(rngs.params(), (d, f)))
     self.up_DF = nnx.Param(init(rngs.params(), (d, f)))
     self.down_FD = nnx.Param(init(rngs.params(), (f, d)))
@@ -130,7 +120,7 @@ class Transformer(nnx.Module):
   """The whole network; `layers` holds all layers stacked on axis 0."""
 
   def __init__(self, arch: Architecture, rngs: nnx.Rngs):
-    init = nnx.initializers.normal(0.02)
+    init = nnx.initializers.normal(INIT_STD)
     shape_VD = (arch.vocab_size, arch.hidden_size)
     self.embedding_VD = nnx.Param(init(rngs.params(), shape_VD))
 
@@ -146,18 +136,23 @@ class Transformer(nnx.Module):
     self.arch = arch
 
   def __call__(
-    self, tokens_BT, positions_BT, attend: Attend, carry, unroll: int
+    self, tokens_BT, positions_BT, attend: Attend, carry, unroll: int, mesh
   ):
     arch = self.arch
-    x_BTD = self.embedding_VD[...][tokens_BT].astype(arch.dtype)
+    embedding = {"embedding_VD": self.embedding_VD[...]}
+    embedding = mesh_axes.gather_over_fsdp(embedding, mesh, arch.dtype)
+    x_BTD = embedding["embedding_VD"][tokens_BT].astype(arch.dtype)
+    x_BTD = mesh_axes.pin_rows(x_BTD, mesh)
     cos_BTH, sin_BTH = _rope_tables(positions_BT, arch)
     definition, stacked = nnx.split(self.layers)
 
     def layer_step(state, scanned):
       x_BTD, carry = state
       weights, index = scanned
+      weights = mesh_axes.gather_over_fsdp(weights, mesh, arch.dtype)
       layer = nnx.merge(definition, weights)
-      return layer(x_BTD, cos_BTH, sin_BTH, attend, index, carry), None
+      x_BTD, carry = layer(x_BTD, cos_BTH, sin_BTH, attend, index, carry)
+      return (mesh_axes.pin_rows(x_BTD, mesh), carry), None
 
     if arch.remat == "block":
       layer_step = jax.checkpoint(layer_step, prevent_cse=False)
@@ -174,6 +169,11 @@ def init_params(arch: Architecture, key: jax.Array) -> Params:
   """Random float32 parameters as a nested dict; call it under `jax.jit`."""
   model = Transformer(arch, nnx.Rngs(params=key))
   return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+def param_shapes(arch: Architecture) -> Params:
+  """The structure of `init_params` with float32 shapes for arrays."""
+  return jax.eval_shape(lambda: init_params(arch, jax.random.key(0)))
 
 
 def forward(
@@ -202,7 +202,11 @@ def forward(
   definition, state = _abstract(arch)
   nnx.replace_by_pure_dict(state, params)
   model = nnx.merge(definition, state)
-  return model(tokens_BT, positions_BT, attend, carry, unroll)
+  # Decode steps have few rows: moving activations beats gathering weights.
+  mesh = None
+  if tokens_BT.shape[1] > 1:
+    mesh = mesh_axes.mesh_of_params(params)
+  return model(tokens_BT, positions_BT, attend, carry, unroll, mesh)
 
 
 def project_logits(arch: Architecture, params: Params, hidden_D):
@@ -224,6 +228,12 @@ def _abstract(arch: Architecture):
 
 def _cast(param: nnx.Param, like):
   return param[...].astype(like.dtype)
+
+
+def _project(x_BTD, param: nnx.Param):
+  """[B, T, everything behind axis D of the parameter, flat]."""
+  weight = _cast(param, x_BTD)
+  return _matmul(x_BTD, weight.reshape(weight.shape[0], -1))
 
 
 def _matmul(x, weight):

@@ -1,0 +1,1 @@
+"""The agent: prompts, parsing, memory, the four modules and the episode."""

@@ -1,0 +1,1 @@
+"""Config -> built parts; the only package that knows the registries."""

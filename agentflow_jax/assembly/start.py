@@ -1,0 +1,114 @@
+"""The model a run starts from: loaded, or warm-started and saved."""
+
+import asyncio
+import contextlib
+import dataclasses
+
+import jax
+
+from agentflow_jax.assembly import agents as agents_lib
+from agentflow_jax.assembly import world as world_lib
+from agentflow_jax.core import errors
+from agentflow_jax.core import messages as messages_lib
+from agentflow_jax.core import trajectory as trajectory_lib
+from agentflow_jax.engines import scripted
+from agentflow_jax.models import presets
+from agentflow_jax.tasks import order
+from agentflow_jax.training import (
+  checkpointing,
+  model_files,
+  traces,
+  warm_start,
+)
+from agentflow_jax.training import run_dir as run_dir_lib
+
+# Random-strategy episodes draw train questions under a stream of their own.
+_STREAM = "traces"
+_AT_ONCE = 64
+
+
+async def start_model(
+  world: world_lib.World,
+  run_dir: run_dir_lib.RunDir,
+  mesh: jax.sharding.Mesh,
+  report: warm_start.Report,
+) -> checkpointing.LoadedModel:
+  """The model a run starts from; the same one when it is resumed.
+
+  Raises:
+    ConfigError: there is neither a checkpoint nor a warm start.
+  """
+  config = world.config
+  kind = {
+    "mesh": mesh,
+    "dtype": config.model.dtype,
+    "param_dtype": config.model.param_dtype,
+    "remat": config.model.remat,
+  }
+  if config.model.checkpoint:
+    return checkpointing.load_model(config.model.checkpoint, **kind)
+  if not config.warm_start.enabled:
+    raise errors.ConfigError(
+      "model.checkpoint is empty and warm_start.enabled is false: name a model "
+      "directory, or let worldfacts warm-start a small one"
+    )
+  if not model_files.is_described(run_dir.base):
+    await _warm_start(world, run_dir, mesh, report)
+  return checkpointing.load_model(run_dir.base, **kind)
+
+
+async def _warm_start(
+  world: world_lib.World,
+  run_dir: run_dir_lib.RunDir,
+  mesh: jax.sharding.Mesh,
+  report: warm_start.Report,
+) -> None:
+  """Trains the start model and saves it as RUN_DIR/base."""
+  config = world.config
+  report("running random-strategy episodes")
+  found = await collect_traces(world)
+  report("training the tokenizer")
+  tokenizer = warm_start.train_tokenizer(
+    found, config.warm_start.vocab_size, run_dir.path / "tokenizer"
+  )
+  arch = dataclasses.replace(
+    presets.ARCHITECTURES[config.model.preset],
+    vocab_size=config.warm_start.vocab_size,
+    dtype=config.model.dtype,
+    remat=config.model.remat,
+  )
+  params = warm_start.train_planner(
+    arch, found, tokenizer, config, mesh, report
+  )
+  checkpointing.save_model(run_dir.base, arch, params, tokenizer)
+
+
+async def collect_traces(world: world_lib.World) -> list[traces.Trace]:
+  """Random-strategy episodes over the train questions."""
+  config = world.config
+  engines = agents_lib.Engines.of(config, {})
+  source = world.train_tasks
+  indices = order.TaskOrder(
+    len(source), seed=config.run.seed, batch_size=1
+  ).indices(0, config.warm_start.traces)
+  found: list[trajectory_lib.Trajectory] = []
+  async with contextlib.aclosing(
+    agents_lib.build_toolbox(engines, world.index_dir)
+  ) as toolbox:
+    planner = scripted.ScriptedEngine(
+      {messages_lib.ModuleRole.PLANNER: traces.random_planner(list(toolbox))}
+    )
+    agents = agents_lib.build_agents(
+      agents_lib.Engines.of(config, {agents_lib.TRAINABLE: planner}),
+      toolbox,
+      count_tokens=lambda text: len(text.encode("utf-8")),
+    )
+    for first in range(0, len(indices), _AT_ONCE):
+      # A task may come again, as another member: its plans are drawn anew.
+      found += await asyncio.gather(
+        *(
+          agents.run(source[index], first + n, stream=_STREAM)
+          for n, index in enumerate(indices[first : first + _AT_ONCE])
+        )
+      )
+  return [traces.from_trajectory(trajectory) for trajectory in found]

@@ -1,0 +1,183 @@
+"""A training run, from its config to its last file.
+
+Flow: tasks and index -> start model -> samplers -> agents -> learner ->
+Trainer -> Hugging Face export -> report. Starting it again in the same run
+directory goes on where it stopped.
+"""
+
+import contextlib
+import dataclasses
+import time
+
+import jax
+from absl import logging
+
+from agentflow_jax.assembly import agents as agents_lib
+from agentflow_jax.assembly import samplers as samplers_lib
+from agentflow_jax.assembly import start
+from agentflow_jax.assembly import world as world_lib
+from agentflow_jax.core import config as config_lib
+from agentflow_jax.core import config_rules, protocols
+from agentflow_jax.core import task as task_lib
+from agentflow_jax.core import trajectory as trajectory_lib
+from agentflow_jax.engines import local
+from agentflow_jax.evaluation.report import report
+from agentflow_jax.hf import exporting
+from agentflow_jax.learner import learner as learner_lib
+from agentflow_jax.models import sharding
+from agentflow_jax.rewards import rule_reward
+from agentflow_jax.tasks import order
+from agentflow_jax.training import (
+  checkpointing,
+  loop,
+  model_files,
+  progress,
+  rollouts,
+  stop_signal,
+)
+from agentflow_jax.training import run_dir as run_dir_lib
+
+_TRAIN_STREAM = "train"
+_EVALUATION_STREAM = "evaluation"
+
+
+async def train(
+  config: config_lib.Config,
+  run_dir: run_dir_lib.RunDir,
+  shown: progress.Progress,
+  stop: stop_signal.StopSignal,
+) -> loop.Result | None:
+  """Runs or resumes a training run.
+
+  Returns:
+    What it reached, or None if it was stopped (and saved) before the end.
+  """
+  started_s = time.monotonic()
+  shown.phase("opening tasks")
+  world = world_lib.open_world(config, run_dir.path / "data")
+  mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
+  model = await start.start_model(world, run_dir, mesh, shown.phase)
+  model_files.save_description(run_dir.model, model.arch, model.tokenizer)
+  async with contextlib.AsyncExitStack() as stack:
+    shown.phase("compiling")
+    samplers = {}
+    for name in sorted(samplers_lib.model_engines(config)):
+      samplers[name] = samplers_lib.build_sampler(config, model, mesh)
+      stack.push_async_callback(samplers[name].close)
+      samplers[name].warm_up()
+    engines = agents_lib.Engines.of(
+      config,
+      {
+        name: local.LocalEngine(sampler, model.tokenizer, name)
+        for name, sampler in samplers.items()
+      },
+    )
+    toolbox = agents_lib.build_toolbox(engines, world.index_dir)
+    stack.push_async_callback(toolbox.aclose)
+    agents = agents_lib.build_agents(
+      engines,
+      toolbox,
+      count_tokens=lambda text: len(model.tokenizer.encode(text)),
+    )
+    policy = samplers[agents_lib.TRAINABLE]
+    trainer = loop.Trainer(
+      _parts(world, run_dir, model, mesh, agents, policy, shown, stop),
+      started_s,
+    )
+    result = await trainer.run()
+  if result is not None:
+    _finish(config, run_dir, shown)
+  return result
+
+
+def _parts(
+  world: world_lib.World,
+  run_dir: run_dir_lib.RunDir,
+  model: checkpointing.LoadedModel,
+  mesh: jax.sharding.Mesh,
+  agents: agents_lib.Agents,
+  policy: loop.PolicySampler,
+  shown: progress.Progress,
+  stop: stop_signal.StopSignal,
+) -> loop.Parts:
+  config = world.config
+  reward_fn = rule_reward.RuleReward(world.scorers)
+
+  async def evaluate(
+    task: task_lib.Task, member: int
+  ) -> trajectory_lib.Trajectory:
+    return await agents.run(
+      task, member, stream=_EVALUATION_STREAM, evaluation=True
+    )
+
+  return loop.Parts(
+    config=config,
+    run_dir=run_dir,
+    learner=learner_lib.Learner(
+      model.arch,
+      config.learner,
+      temperature=config.sampler.temperature,
+      mesh=mesh,
+      total_steps=config_rules.optimizer_steps(config),
+    ),
+    mesh=mesh,
+    start_params=model.params,
+    reference_params=model.params,
+    sampler=policy,
+    rollouts=_rollouts(world, agents, reward_fn),
+    run_evaluation=evaluate,
+    evaluation_tasks=world.evaluation_tasks,
+    reward_fn=reward_fn,
+    progress=shown,
+    stop=stop,
+  )
+
+
+def _rollouts(
+  world: world_lib.World,
+  agents: agents_lib.Agents,
+  reward_fn: protocols.RewardFn,
+) -> rollouts.RolloutRunner:
+  """Training episodes over the train tasks, in the seeded order."""
+  config = world.config
+
+  async def run_one(
+    task: task_lib.Task, member: int, iteration: int
+  ) -> trajectory_lib.Trajectory:
+    return await agents.run(task, member, stream=_TRAIN_STREAM, step=iteration)
+
+  return rollouts.RolloutRunner(
+    source=world.train_tasks,
+    order=order.TaskOrder(
+      len(world.train_tasks),
+      seed=config.run.seed,
+      batch_size=config.rollout.tasks,
+    ),
+    run_one=run_one,
+    reward_fn=reward_fn,
+    config=config,
+  )
+
+
+def _finish(
+  config: config_lib.Config,
+  run_dir: run_dir_lib.RunDir,
+  shown: progress.Progress,
+) -> None:
+  """Exports the best weights and writes the report."""
+  if config.training.export_hf:
+    shown.phase("exporting")
+    best = checkpointing.load_model(run_dir.path)
+    exporting.export_checkpoint(
+      run_dir.hf,
+      best.arch,
+      best.params,
+      tokenizer=best.tokenizer,
+      param_dtype=config.model.param_dtype,
+      generation={"temperature": config.sampler.temperature},
+      overwrite=True,
+    )
+    logging.info("exported %s", run_dir.hf)
+  if config.training.write_report:
+    shown.phase("writing the report")
+    logging.info("wrote %s", report.write_report(run_dir.path))

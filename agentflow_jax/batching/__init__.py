@@ -1,0 +1,1 @@
+"""From scored trajectories to fixed-shape packed training batches."""

@@ -1,0 +1,87 @@
+"""Group-normalised advantages of Flow-GRPO (design section 5).
+
+Flow: the rewards of one task's G trajectories -> one advantage per trajectory,
+which the caller broadcasts to every trained turn. Pure numpy; knows nothing of
+tokens, weights or the optimizer batch.
+
+Axes: G member of a group.
+"""
+
+import numpy as np
+
+# Outside the root, as in the reference: A = (R - mean) / (std + EPSILON).
+EPSILON = 1e-6
+STATISTICS = ("trajectories", "turns")
+
+
+def group_advantages(
+  rewards_G,
+  valid_G,
+  *,
+  normalize_by_std: bool = True,
+  turns_G=None,
+  statistics_over: str = "trajectories",
+) -> np.ndarray:
+  """Advantages of one group; 0 where a member is invalid.
+
+  `A_i = (R_i - mean_V R) / (std_V R + 1e-6)` over the valid members V, sample
+  standard deviation (ddof 1). A group with fewer than two valid members or
+  with equal rewards has nothing to compare, so all its advantages are exactly
+  0. (The reference code gives a group of one its raw reward.)
+
+  Args:
+    rewards_G: float rewards; values at invalid members are never read.
+    valid_G: bool, False for members lost to infrastructure.
+    normalize_by_std: False divides by 1 instead (Dr. GRPO).
+    turns_G: int trained turns per member, used by "turns" only.
+    statistics_over: "trajectories" (arXiv 2510.05592, Eq. 7) or "turns": mean
+      and std over turn rows, each repeating its trajectory's reward, so long
+      trajectories count more (what the reference code computes).
+
+  Returns:
+    float32 [G].
+
+  Raises:
+    ValueError: shapes differ, unknown statistics, "turns" without `turns_G`,
+      or a valid reward that is not finite.
+
+  Example: rewards (1, 0, 0, 1), all valid -> (0.866, -0.866, -0.866, 0.866).
+  """
+  rewards = np.asarray(rewards_G, np.float64)
+  valid = np.asarray(valid_G, bool)
+  if rewards.ndim != 1 or rewards.shape != valid.shape:
+    raise ValueError(
+      f"rewards_G {rewards.shape} and valid_G {valid.shape} must be equal and "
+      "one-dimensional"
+    )
+  if not np.isfinite(rewards[valid]).all():
+    raise ValueError(f"a valid reward is not finite: {rewards[valid].tolist()}")
+  repeats = _repeats(rewards.shape, turns_G, statistics_over)
+  advantages = np.zeros(rewards.shape, np.float32)
+  compared = rewards[valid]
+  if len(compared) < 2 or compared.min() == compared.max():
+    return advantages
+  rows = np.repeat(compared, repeats[valid])
+  # Long trajectories may hold every row (the others never got a turn).
+  if len(rows) < 2 or rows.min() == rows.max():
+    return advantages
+  centred = compared - rows.mean()
+  scale = rows.std(ddof=1) + EPSILON if normalize_by_std else 1.0
+  advantages[valid] = (centred / scale).astype(np.float32)
+  return advantages
+
+
+def _repeats(shape, turns_G, statistics_over: str) -> np.ndarray:
+  """How many rows each member contributes to the statistics."""
+  if statistics_over not in STATISTICS:
+    raise ValueError(
+      f"statistics_over {statistics_over!r} is unknown; known: {STATISTICS}"
+    )
+  if statistics_over == "trajectories":
+    return np.ones(shape, np.int64)
+  if turns_G is None:
+    raise ValueError('statistics_over="turns" needs turns_G')
+  turns = np.asarray(turns_G, np.int64)
+  if turns.shape != shape:
+    raise ValueError(f"turns_G {turns.shape} must have the shape {shape}")
+  return turns

@@ -1,0 +1,1 @@
+"""Hugging Face directories: weights in and out, tokenizers."""

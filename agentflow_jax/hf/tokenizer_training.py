@@ -1,0 +1,92 @@
+"""Trains a small Qwen-like tokenizer from texts.
+
+Byte-level BPE behind Qwen2's pre-tokenizer, so that any text round-trips and
+digits are single tokens; the three ChatML tokens come last; the chat template
+adds no system message. The same texts give the same files in any process.
+"""
+
+import json
+import pathlib
+from collections.abc import Iterable
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from agentflow_jax.core import errors
+from agentflow_jax.hf import tokenizer as tokenizer_lib
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+# Qwen2's cut of text into words, single digits, punctuation and space.
+_PATTERN = (
+  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+  r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_CHAT_TEMPLATE = (
+  "{% for message in messages %}"
+  "{{ '<|im_start|>' + message['role'] + '\\n' }}"
+  "{{ message['content'] + '<|im_end|>\\n' }}"
+  "{% endfor %}"
+  "{% if add_generation_prompt %}"
+  "{{ '<|im_start|>assistant\\n' }}"
+  "{% endif %}"
+)
+_MIN_VOCAB = 256 + len(SPECIAL_TOKENS)
+
+
+def train_tokenizer(
+  texts: Iterable[str], vocab_size: int, directory: str | pathlib.Path
+) -> tokenizer_lib.HfTokenizer:
+  """Learns merges and writes the tokenizer's files to `directory`.
+
+  Args:
+    texts: consumed once.
+    vocab_size: ids in all, special ones included; fewer when the texts hold
+      no more pairs to merge.
+    directory: created if needed.
+
+  Raises:
+    ConfigError: `vocab_size` has no room for the bytes and special tokens.
+  """
+  if vocab_size < _MIN_VOCAB:
+    raise errors.ConfigError(
+      f"vocab_size={vocab_size} is less than the {_MIN_VOCAB} ids that bytes "
+      "and special tokens take"
+    )
+  backend = tokenizers.Tokenizer(models.BPE())
+  backend.normalizer = normalizers.NFC()
+  backend.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(tokenizers.Regex(_PATTERN), "isolated"),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  )
+  backend.decoder = decoders.ByteLevel()
+  trainer = trainers.BpeTrainer(
+    vocab_size=vocab_size - len(SPECIAL_TOKENS),
+    initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    show_progress=False,
+  )
+  backend.train_from_iterator(texts, trainer)
+  backend.add_special_tokens(
+    [
+      tokenizers.AddedToken(token, special=True, normalized=False)
+      for token in SPECIAL_TOKENS
+    ]
+  )
+  config = {
+    # Known to transformers 4 and 5.
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "eos_token": "<|im_end|>",
+    "pad_token": "<|endoftext|>",
+    "clean_up_tokenization_spaces": False,
+    "model_max_length": 1_000_000,
+  }
+  trained = tokenizer_lib.HfTokenizer(
+    {
+      tokenizer_lib.TOKENIZER_FILE: backend.to_str(pretty=True),
+      tokenizer_lib.CONFIG_FILE: json.dumps(config, indent=2) + "\n",
+      tokenizer_lib.TEMPLATE_FILE: _CHAT_TEMPLATE,
+    }
+  )
+  trained.save(directory)
+  return trained

@@ -1,0 +1,1 @@
+"""The Flow-GRPO loss and the jitted, sharded optimizer step."""

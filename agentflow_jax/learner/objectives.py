@@ -1,0 +1,171 @@
+"""Objectives: one micro-batch -> its share of the loss, and statistics.
+
+Flow: packed rows -> forward under the tree mask -> logprobs of the loss entries
+-> terms of losses.py -> weighted sums. The weights hold every normaliser of the
+optimizer batch, so the losses of its micro-batches simply add up, and so do
+their gradients.
+
+With a KL coefficient the reference scores the same rows in the same program;
+without one its forward does not exist. Config values are read here and end
+here: losses.py sees numbers.
+
+Axes: B row, T token, E loss entry.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from agentflow_jax.batching import device_batch
+from agentflow_jax.core import config as config_lib
+from agentflow_jax.learner import logprobs, losses
+from agentflow_jax.learner import statistics as statistics_lib
+from agentflow_jax.models import attention, transformer
+
+# (params, reference params or None, batch) -> (loss, Statistics)
+Objective = Callable[
+  [Any, Any, device_batch.TrainBatch],
+  tuple[jax.Array, statistics_lib.Statistics],
+]
+
+# Ratios outside are counted: on-policy they should all be close to 1.
+_NEAR_ONE = (0.9, 1.1)
+# Above this many layers a fully unrolled scan costs more compile time than it
+# saves in running time.
+_MAX_UNROLLED_LAYERS = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scoring:
+  """How packed rows are scored; static in every program."""
+
+  temperature: float
+  chunk_tokens: int  # entries the head scores at once, over all rows
+
+
+def score_batch(
+  arch: transformer.Architecture,
+  scoring: Scoring,
+  params,
+  batch: device_batch.TrainBatch,
+  *,
+  with_entropy: bool = False,
+):
+  """(logprobs [B, E], entropies [B, E] or None), float32, of a packed batch."""
+  layers = arch.num_layers
+  hidden_BTD, _ = transformer.forward(
+    arch,
+    params,
+    batch.tokens_BT,
+    batch.positions_BT,
+    attention.tree_attend(batch.subtree_end_BT),
+    unroll=layers if layers <= _MAX_UNROLLED_LAYERS else 1,
+  )
+  return logprobs.entry_logprobs(
+    arch,
+    params,
+    hidden_BTD,
+    batch.parent_BE,
+    batch.target_BE,
+    temperature=scoring.temperature,
+    chunk_tokens=scoring.chunk_tokens,
+    with_entropy=with_entropy,
+  )
+
+
+def flow_grpo(
+  arch: transformer.Architecture,
+  scoring: Scoring,
+  config: config_lib.LearnerConfig,
+) -> Objective:
+  """The loss of design section 5 with the options of `config`.
+
+  `loss = sum w * (-surrogate + kl_coefficient * kl - entropy_coefficient * H)`.
+  """
+  clip = {"clip_low": config.clip_low, "clip_high": config.clip_high}
+
+  def objective(params, reference_params, batch):
+    with_entropy = config.entropy_coefficient != 0
+    current_BE, entropy_BE = score_batch(
+      arch, scoring, params, batch, with_entropy=with_entropy
+    )
+    behavior_BE = batch.behavior_logprob_BE
+    ratio_BE = _ratio(config.ratio, current_BE, batch)
+    used_BE = ratio_BE
+    if config.importance_cap > 0:
+      used_BE = losses.truncate_ratio(ratio_BE, config.importance_cap)
+    surrogate_BE = losses.surrogate(
+      used_BE, batch.advantage_BE, dual_clip=config.dual_clip, **clip
+    )
+    terms = {"policy_loss": -(batch.weight_BE * surrogate_BE).sum()}
+    loss = terms["policy_loss"]
+    if config.kl_coefficient > 0:
+      reference_BE, _ = score_batch(arch, scoring, reference_params, batch)
+      reference_BE = jax.lax.stop_gradient(reference_BE)
+      kl_BE = losses.kl(current_BE, reference_BE, config.kl_estimator)
+      terms["kl"] = (batch.weight_BE * kl_BE).sum()
+      loss += config.kl_coefficient * terms["kl"]
+    if with_entropy:
+      terms["entropy"] = (batch.weight_BE * entropy_BE).sum()
+      loss -= config.entropy_coefficient * terms["entropy"]
+    low_BE, high_BE = losses.clipped(used_BE, batch.advantage_BE, **clip)
+    sums, maxima = _policy_statistics(
+      ratio_BE, current_BE - behavior_BE, low_BE, high_BE, batch
+    )
+    sums |= terms
+    return loss, statistics_lib.Statistics(sums=sums, maxima=maxima)
+
+  return objective
+
+
+def imitation(arch: transformer.Architecture, scoring: Scoring) -> Objective:
+  """Supervised loss `-sum w * logprob` at temperature 1 (warm start)."""
+  scoring = dataclasses.replace(scoring, temperature=1.0)
+
+  def objective(params, reference_params, batch):
+    del reference_params
+    current_BE, _ = score_batch(arch, scoring, params, batch)
+    loss = -(batch.weight_BE * current_BE).sum()
+    real_BE = (batch.sample_BE >= 0).astype(current_BE.dtype)
+    sums = {
+      "nll": -(real_BE * current_BE).sum(),
+      "tokens": real_BE.sum(),
+    }
+    return loss, statistics_lib.Statistics(sums=sums, maxima={})
+
+  return objective
+
+
+def _ratio(kind: str, current_BE, batch: device_batch.TrainBatch):
+  if kind == "token":
+    return losses.token_ratio(current_BE, batch.behavior_logprob_BE)
+  if kind == "sequence":
+    return losses.sequence_ratio(
+      current_BE, batch.behavior_logprob_BE, batch.sample_BE
+    )
+  raise ValueError(f"ratio {kind!r} is unknown; known: token, sequence")
+
+
+def _policy_statistics(
+  ratio_BE, drift_BE, low_BE, high_BE, batch: device_batch.TrainBatch
+):
+  """(sums, maxima) over the real entries; padding counts nowhere."""
+  real_BE = batch.sample_BE >= 0
+  one_BE = real_BE.astype(ratio_BE.dtype)
+  drift_BE = jnp.where(real_BE, jnp.abs(drift_BE), 0)
+  ratio_BE = jnp.where(real_BE, ratio_BE, 0)
+  outside_BE = (ratio_BE < _NEAR_ONE[0]) | (ratio_BE > _NEAR_ONE[1])
+  sums = {
+    "weight": batch.weight_BE.sum(),
+    "tokens": one_BE.sum(),
+    "ratio": ratio_BE.sum(),
+    "ratio_outside": (one_BE * outside_BE).sum(),
+    "clip_low": (one_BE * low_BE).sum(),
+    "clip_high": (one_BE * high_BE).sum(),
+    "drift": drift_BE.sum(),
+    "drift_histogram": statistics_lib.histogram(drift_BE, one_BE),
+  }
+  return sums, {"ratio": ratio_BE.max(), "drift": drift_BE.max()}

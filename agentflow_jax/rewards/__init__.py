@@ -1,0 +1,1 @@
+"""Scores of final answers; they meet rollouts through core.protocols."""

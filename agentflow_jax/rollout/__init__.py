@@ -1,0 +1,1 @@
+"""Groups of episodes at once, and their records on disk."""

@@ -1,0 +1,1 @@
+"""Continuous-batching generation with prefix reuse, in plain JAX."""

@@ -1,0 +1,213 @@
+"""Continuous batching: the device state and what one round does with it.
+
+Flow of a round: take what arrived, drop what was cancelled or is late, admit
+first come first served, then run one dispatch: queued prefill if there is any,
+else decode. Prefill goes first because a decode dispatch costs the same however
+few rows take part. Rows that ended leave their slot before the next round.
+
+Synchronous and owned by one thread at a time; `metrics` alone may be called
+from another. Knows nothing of event loops.
+"""
+
+import collections
+import dataclasses
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from agentflow_jax.core import engine as engine_lib
+from agentflow_jax.sampler import layout
+from agentflow_jax.sampler import metrics as metrics_lib
+from agentflow_jax.sampler import programs as programs_lib
+from agentflow_jax.sampler import rows as rows_lib
+from agentflow_jax.sampler import scheduler as scheduler_lib
+
+FinishReason = engine_lib.FinishReason
+Ticket = rows_lib.Ticket
+Op = layout.Op
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+  """A ticket that left, with `ticket.tokens` final."""
+
+  ticket: Ticket
+  reason: FinishReason
+
+
+class Batcher:
+  """Turns tickets into finished tickets, one dispatch per round."""
+
+  def __init__(
+    self,
+    programs: programs_lib.Programs,
+    rows: rows_lib.Rows,
+    scheduler: scheduler_lib.Scheduler,
+    params: Any,
+  ):
+    self._programs = programs
+    self._rows = rows
+    self._scheduler = scheduler
+    self._params = params
+    self._cache: Any = None
+    self._waiting: collections.deque[Ticket] = collections.deque()
+    self._lock = threading.Lock()  # counters and trie
+    self._counters = metrics_lib.Counters()
+    self._trie = metrics_lib.PromptTrie()
+
+  @property
+  def busy(self) -> bool:
+    """Whether a round would find anything to do."""
+    return bool(self._waiting or self._rows.occupied or self._scheduler.pending)
+
+  def warm_up(self) -> None:
+    """Compiles the programs once, and allocates the cache if there is none."""
+    self._programs.compile(self._params)
+    if self._cache is None:
+      self._cache = self._programs.new_cache()
+
+  def update_params(self, params: Any) -> None:
+    """Swaps the parameters and forgets every cached prefix.
+
+    Raises:
+      RuntimeError: requests are under way.
+    """
+    if self.busy:
+      raise RuntimeError("parameters can only change while nothing is sampled")
+    self._scheduler.forget()
+    self._params = params
+    # Stale numbers are only masked, and 0 * NaN is NaN: parameters that
+    # overflowed must not leave anything behind.
+    self._cache = None
+    with self._lock:
+      self._trie.clear()
+
+  def metrics(self, *, reset: bool) -> dict[str, float]:
+    with self._lock:
+      summary = self._counters.summary()
+      if reset:
+        self._counters = metrics_lib.Counters()
+        self._trie.clear()
+    return {**summary, "compiles": float(self._programs.compiles)}
+
+  def open_tickets(self) -> list[Ticket]:
+    return [*(ticket for _, ticket in self._rows.active()), *self._waiting]
+
+  def round(self, arrived: Iterable[Ticket]) -> list[Finished]:
+    """Runs one round; returns the tickets that ended in it."""
+    self.warm_up()
+    self._waiting.extend(arrived)
+    finished = self._drop()
+    self._admit()
+    if self._scheduler.pending:
+      self._extend()
+    elif self._rows.occupied:
+      finished += self._decode()
+    return finished
+
+  def _drop(self) -> list[Finished]:
+    """Removes cancelled and late tickets, waiting or decoding."""
+    finished = []
+
+    def leaves(ticket: Ticket) -> bool:
+      if ticket.cancelled:
+        reason = FinishReason.CANCELLED
+      elif ticket.request.deadline.passed:
+        reason = FinishReason.DEADLINE
+      else:
+        return False
+      finished.append(Finished(ticket=ticket, reason=reason))
+      return True
+
+    for slot, ticket in list(self._rows.active()):
+      if leaves(ticket):
+        self._free(slot)
+    self._waiting = collections.deque(
+      ticket for ticket in self._waiting if not leaves(ticket)
+    )
+    with self._lock:
+      for item in finished:
+        self._counters.cancelled += item.reason == FinishReason.CANCELLED
+        self._counters.deadline += item.reason == FinishReason.DEADLINE
+    return finished
+
+  def _admit(self) -> None:
+    now_s = time.monotonic()
+    while self._waiting:
+      ticket = self._waiting[0]
+      placement = self._scheduler.place(ticket.prompt, ticket.request.session)
+      if placement is None:
+        return
+      self._waiting.popleft()
+      self._rows.start(placement.slot, ticket)
+      waited_s = now_s - ticket.arrived_s
+      with self._lock:
+        counters = self._counters
+        counters.requests += 1
+        counters.prompt_tokens += len(ticket.prompt)
+        counters.kept_tokens += placement.kept
+        counters.copied_tokens += placement.copied
+        counters.computed_tokens += placement.computed
+        counters.chunk_tokens += placement.padded
+        counters.unique_tokens += self._trie.add(ticket.prompt)
+        counters.queue_age_sum_s += waited_s
+        counters.queue_age_max_s = max(counters.queue_age_max_s, waited_s)
+
+  def _extend(self) -> None:
+    started_s = time.monotonic()
+    arrays = _pack(
+      self._scheduler.take_operations(layout.OPERATIONS),
+      self._programs.geometry.block_tokens,
+    )
+    self._cache = self._programs.extend(self._params, self._cache, *arrays)
+    jax.block_until_ready(self._cache)
+    with self._lock:
+      self._counters.extend_dispatches += 1
+      self._counters.extend_s += time.monotonic() - started_s
+
+  def _decode(self) -> list[Finished]:
+    started_s = time.monotonic()
+    self._cache, tokens_TS, logprobs_TS, drawn_S = self._programs.decode(
+      self._params, self._cache, self._rows.columns_S, self._rows.knobs_S
+    )
+    finished = []
+    for slot, ticket, reason in self._rows.advance(
+      tokens_TS, logprobs_TS, drawn_S
+    ):
+      self._free(slot)
+      finished.append(Finished(ticket=ticket, reason=reason))
+    with self._lock:
+      counters = self._counters
+      counters.decode_dispatches += 1
+      counters.completion_tokens += int(drawn_S.sum())
+      counters.row_steps += self._programs.row_steps(drawn_S)
+      counters.decode_s += time.monotonic() - started_s
+    return finished
+
+  def _free(self, slot: int) -> None:
+    self._rows.stop(slot)
+    self._scheduler.release(slot)
+
+
+def _pack(
+  shards: list[list[scheduler_lib.Operation]], block_tokens: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """(count_P, ops_PR, tokens_PRC), int32, for `Programs.extend`."""
+  count_P = np.asarray([len(operations) for operations in shards], np.int32)
+  limit = layout.OPERATIONS
+  ops_PR = np.zeros((len(shards), limit, len(Op)), np.int32)
+  ops_PR[:, :, Op.BLOCK] = -1
+  tokens_PRC = np.zeros((len(shards), limit, block_tokens), np.int32)
+  for shard, operations in enumerate(shards):
+    for index, operation in enumerate(operations):
+      row = ops_PR[shard, index]
+      row[Op.SLOT] = operation.slot
+      row[Op.SOURCE] = operation.source
+      row[Op.COPY_BLOCKS] = operation.copy_blocks
+      row[Op.BLOCK] = operation.block
+      tokens_PRC[shard, index, : len(operation.tokens)] = operation.tokens
+  return count_P, ops_PR, tokens_PRC

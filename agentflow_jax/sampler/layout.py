@@ -1,0 +1,114 @@
+"""Static sizes of a sampler and the columns of what host and device exchange.
+
+No jax: the host side (scheduler, rows, batcher) and the device programs meet
+here.
+"""
+
+import dataclasses
+import enum
+
+from agentflow_jax.core import errors
+
+DATA_AXIS = "data"
+# Operations per `extend` dispatch; bounds the time between two admissions.
+OPERATIONS = 16
+# Keys a decode step reads at once: big enough to amortise the loop, small
+# enough that what was read is still in the CPU's cache for the matmuls.
+_READ_TOKENS = 256
+
+
+class Op(enum.IntEnum):
+  """Columns of an operation (all int32)."""
+
+  SLOT = 0  # within its shard
+  SOURCE = 1  # slot to copy from, within the shard
+  COPY_BLOCKS = 2  # how many leading blocks to copy; 0 = none
+  BLOCK = 3  # chunk to compute; -1 = none
+
+
+class Row(enum.IntEnum):
+  """Integer columns of a decode row."""
+
+  TOKEN = 0  # input of the first step
+  CACHED = 1  # tokens before TOKEN, which are in the slot; its position
+  DRAWN = 2  # completion tokens drawn so far
+  LEFT = 3  # tokens it may still draw; 0 = no request
+  TOP_K = 4
+  KEY_0 = 5  # the two words of the request's key, as int32 bits
+  KEY_1 = 6
+
+
+class Knob(enum.IntEnum):
+  """Float columns of a decode row."""
+
+  TEMPERATURE = 0
+  TOP_P = 1
+  MIN_P = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+  """Sizes that the programs are compiled for.
+
+  Example: 64 slots for 1200 + 64 tokens in chunks of 128 have 10 blocks each,
+  read two at a time.
+  """
+
+  slots: int  # of all shards
+  shards: int  # devices on the mesh's "data" axis
+  block_tokens: int
+  blocks: int  # per slot, a multiple of `blocks_per_read`
+  blocks_per_read: int
+  decode_steps: int
+  # Shards go through the same loop rounds, because another mesh axis splits
+  # the network and its collectives need every device.
+  lockstep: bool = False
+
+  @classmethod
+  def of(
+    cls,
+    *,
+    slots: int,
+    shards: int,
+    tokens: int,
+    block_tokens: int,
+    steps: int,
+    max_positions: int,
+    lockstep: bool = False,
+  ) -> "Geometry":
+    """Sizes for prompts and completions of `tokens` tokens together.
+
+    Raises:
+      ConfigError: a size is not positive, the mesh has no "data" axis, it does
+        not divide `slots`, or the network has too few positions.
+    """
+    if min(slots, tokens, block_tokens, steps) < 1:
+      raise errors.ConfigError(
+        f"slots={slots}, max tokens={tokens}, prefill_chunk_tokens="
+        f"{block_tokens} and decode_steps={steps} must be positive"
+      )
+    if not shards or slots % shards:
+      raise errors.ConfigError(
+        f"slots={slots} must be a multiple of the mesh's {DATA_AXIS!r} axis "
+        f"({shards or 'missing'})"
+      )
+    if tokens > max_positions:
+      raise errors.ConfigError(
+        f"max_prompt_tokens + max_completion_tokens = {tokens} exceeds the "
+        f"model's max_positions={max_positions}"
+      )
+    needed = -(-tokens // block_tokens)
+    per_read = max(1, min(needed, _READ_TOKENS // block_tokens))
+    return cls(
+      slots=slots,
+      shards=shards,
+      block_tokens=block_tokens,
+      blocks=-(-needed // per_read) * per_read,
+      blocks_per_read=per_read,
+      decode_steps=steps,
+      lockstep=lockstep,
+    )
+
+  @property
+  def slots_per_shard(self) -> int:
+    return self.slots // self.shards

@@ -1,0 +1,1 @@
+"""Questions: where they come from and in which order they are asked."""

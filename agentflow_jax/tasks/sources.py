@@ -1,0 +1,170 @@
+"""Where tasks come from: one string in the config, one TaskSource.
+
+| spec | what it opens |
+|---|---|
+| `worldfacts` | the embedded world, written to `data_dir` on first use |
+| `jsonl:PATH` | your questions, one JSON object per line (`.gz` too) |
+
+A line of a file needs `id`, `question` and `answers` (a text or a list of
+texts); `data_source`, `scorer` and `family` may be given, other fields are
+left alone. A bad line is an error with its place, never skipped.
+
+What this does not do: shuffle or repeat (order.py), score (rewards).
+"""
+
+import gzip
+import json
+import os
+import pathlib
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from agentflow_jax.core import errors, protocols
+from agentflow_jax.core import task as task_lib
+
+WORLDFACTS = "worldfacts"
+JSONL = "jsonl:"
+TRAIN = "train"
+HELD_OUT = "held_out"
+SPLITS = (TRAIN, HELD_OUT)
+
+_OPTIONAL_FIELDS = ("data_source", "scorer", "family")
+
+
+def open_source(
+  spec: str, data_dir: str | os.PathLike[str], split: str
+) -> protocols.TaskSource:
+  """Opens the tasks that `spec` names.
+
+  Args:
+    spec: "worldfacts" or "jsonl:PATH".
+    data_dir: where prepared datasets are kept; made if it is needed.
+    split: "train" or "held_out"; a file is the split it is used for.
+
+  Raises:
+    ConfigError: `spec` or `split` is none of the above.
+    UserError: the file is missing, or a line of it is bad.
+  """
+  if split not in SPLITS:
+    raise errors.ConfigError(
+      f"there is no split {split!r}; the splits are {', '.join(SPLITS)}"
+    )
+  if spec == WORLDFACTS:
+    # Lazily, because it imports tensorflow_datasets.
+    from agentflow_jax.tasks.worldfacts import builder
+
+    # tfds wraps its methods without types.
+    dataset: Any = builder.prepare(data_dir)
+    return RecordSource(dataset.as_data_source(split=split))
+  if spec.startswith(JSONL):
+    return read_jsonl(spec.removeprefix(JSONL))
+  raise errors.ConfigError(
+    f"no tasks are called {spec!r}; use {WORLDFACTS!r} or '{JSONL}PATH'"
+  )
+
+
+class RecordSource:
+  """Tasks behind a random-access sequence of TFDS records.
+
+  Implements core TaskSource; a record is read when it is asked for.
+  """
+
+  def __init__(self, records: Sequence[Mapping[str, Any]]):
+    self._records = records
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> task_lib.Task:
+    record = self._records[index]
+    texts = {
+      name: record[name].decode("utf-8")
+      for name in ("id", "question", *_OPTIONAL_FIELDS)
+    }
+    answers = tuple(answer.decode("utf-8") for answer in record["answers"])
+    return task_lib.Task(answers=answers, **texts)
+
+
+class ListSource:
+  """Tasks in memory; implements core TaskSource."""
+
+  def __init__(self, tasks: Sequence[task_lib.Task]):
+    self._tasks = tuple(tasks)
+
+  def __len__(self) -> int:
+    return len(self._tasks)
+
+  def __getitem__(self, index: int) -> task_lib.Task:
+    return self._tasks[index]
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> ListSource:
+  """The tasks of a JSONL file, in its order; empty lines are passed over.
+
+  Raises:
+    UserError: with "FILE:LINE:", when a line is no task or repeats an id; with
+      the file, when it can not be read or has no task.
+  """
+  path = pathlib.Path(path)
+  tasks: dict[str, task_lib.Task] = {}
+  lines: dict[str, int] = {}
+  for number, line in _numbered_lines(path):
+    try:
+      task = _task(line)
+    except ValueError as error:
+      raise errors.UserError(f"{path}:{number}: {error}") from error
+    if task.id in tasks:
+      raise errors.UserError(
+        f"{path}:{number}: the id {task.id!r} was used in line {lines[task.id]}"
+      )
+    tasks[task.id] = task
+    lines[task.id] = number
+  if not tasks:
+    raise errors.UserError(f"{path} has no questions")
+  return ListSource(list(tasks.values()))
+
+
+def _numbered_lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+  """(line number from 1, text) of the lines that are not empty."""
+  opener = gzip.open if path.suffix == ".gz" else open
+  try:
+    with opener(path, "rt", encoding="utf-8") as file:
+      for number, line in enumerate(file, start=1):
+        if line.strip():
+          yield number, line
+  except FileNotFoundError as error:
+    raise errors.UserError(f"there is no file {path}") from error
+  except (OSError, EOFError, zlib.error) as error:
+    raise errors.UserError(f"{path} can not be read: {error}") from error
+  except UnicodeDecodeError as error:
+    raise errors.UserError(f"{path} is not UTF-8 text: {error}") from error
+
+
+def _task(line: str) -> task_lib.Task:
+  """A task from one line; ValueError says what is wrong with it."""
+  try:
+    row = json.loads(line)
+  except json.JSONDecodeError as error:
+    raise ValueError(f"not JSON: {error}") from error
+  if not isinstance(row, dict):
+    raise ValueError("not a JSON object")
+  answers = row.get("answers")
+  if isinstance(answers, str):
+    answers = [answers]
+  if not isinstance(answers, list) or not answers:
+    raise ValueError("'answers' must be a text or a list of texts")
+  given = {name: row[name] for name in _OPTIONAL_FIELDS if name in row}
+  fields = {"data_source": "jsonl", **given}
+  return task_lib.Task(
+    id=_text(row.get("id"), "id"),
+    question=_text(row.get("question"), "question"),
+    answers=tuple(_text(answer, "answers") for answer in answers),
+    **{name: _text(value, name) for name, value in fields.items()},
+  )
+
+
+def _text(value: Any, name: str) -> str:
+  if not isinstance(value, str) or not value.strip():
+    raise ValueError(f"{name!r} must be a text that is not empty")
+  return value

@@ -1,0 +1,1 @@
+"""The embedded default world: true facts, questions, and rules that play it."""

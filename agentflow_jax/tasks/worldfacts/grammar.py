@@ -1,0 +1,127 @@
+"""Reads questions: the templates of relations.py, backwards.
+
+  "What is the currency of the country whose capital is Vientiane?"
+    -> Query(paths=(Path(name="Vientiane", links=("country",),
+                         attribute="currency"),), operation=None)
+
+Names are read by their place in the template, not looked up: the grammar works
+for names nobody has seen, and knows no facts. A text that is no question of
+this world has no Query.
+"""
+
+import dataclasses
+import functools
+import re
+
+from agentflow_jax.tasks.worldfacts import relations, schema, templates
+
+# Longer texts are not questions of this world; bounds the matching time.
+_MAX_CHARS = 400
+# A name or a description; a question is one sentence.
+_ANY = r"[^.?\n]+?"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+  """How a value is reached: from a page over links to an attribute.
+
+  Example: the birth year of the author of Dune is
+  Path(name="Dune", links=("author",), attribute="birth").
+  """
+
+  name: str
+  links: tuple[str, ...]
+  attribute: str
+
+  def __str__(self) -> str:
+    """In words: "the birth year of the author of Dune"."""
+    words = [relations.PHRASES[name] for name in (*self.links, self.attribute)]
+    return "".join(f"the {word} of " for word in reversed(words)) + self.name
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+  """What a question asks: one path, or an operation on two."""
+
+  paths: tuple[Path, ...]
+  operation: schema.Operation | None
+
+  @property
+  def attributes(self) -> tuple[str, ...]:
+    """The attributes on its paths, each once, in the order they are needed."""
+    needed = [
+      name for path in self.paths for name in (*path.links, path.attribute)
+    ]
+    return tuple(dict.fromkeys(needed))
+
+
+@functools.lru_cache(maxsize=4096)
+def parse(question: str) -> Query | None:
+  """What `question` asks, or None if this world does not ask like that."""
+  question = question.strip()
+  if len(question) > _MAX_CHARS:
+    return None
+  for operation, attribute, pattern in _compute_patterns():
+    if match := pattern.fullmatch(question):
+      paths = tuple(_path(match[g], attribute) for g in ("a", "b"))
+      return Query(paths=paths, operation=operation)
+  for attribute, pattern in _value_patterns():
+    if match := pattern.fullmatch(question):
+      return Query(paths=(_path(match["x"], attribute),), operation=None)
+  return None
+
+
+def bare_name(reference: str) -> str:
+  """A page's title from a reference in a sentence: "the Rhine" is "Rhine"."""
+  return reference.removeprefix("the ")
+
+
+def _path(reference: str, attribute: str) -> Path:
+  """The path from a name or a description ("the author of Dune")."""
+  for link, pattern in _description_patterns():
+    if match := pattern.fullmatch(reference):
+      inner = _path(match["x"], link)
+      return Path(
+        name=inner.name,
+        links=(*inner.links, inner.attribute),
+        attribute=attribute,
+      )
+  return Path(name=bare_name(reference), links=(), attribute=attribute)
+
+
+@functools.lru_cache(maxsize=1)
+def _compute_patterns() -> list[tuple[schema.Operation, str, re.Pattern[str]]]:
+  """Patterns with the groups a and b."""
+  fields = {"a": _ANY, "b": _ANY}
+  found = []
+  for attribute in relations.attributes():
+    for template in attribute.comparisons:
+      pattern = templates.pattern(template, fields)
+      found.append((schema.Operation.DIFFERENCE, attribute.name, pattern))
+    for operation in attribute.operations:
+      for template in relations.COMPUTE_QUESTIONS[operation]:
+        pattern = templates.pattern(
+          template, {**fields, "plural": re.escape(attribute.plural)}
+        )
+        found.append((operation, attribute.name, pattern))
+  return found
+
+
+@functools.lru_cache(maxsize=1)
+def _value_patterns() -> list[tuple[str, re.Pattern[str]]]:
+  """Patterns with the group x."""
+  return [
+    (attribute.name, templates.pattern(template, {"x": _ANY}))
+    for attribute in relations.attributes()
+    for template in attribute.questions
+  ]
+
+
+@functools.lru_cache(maxsize=1)
+def _description_patterns() -> list[tuple[str, re.Pattern[str]]]:
+  """Patterns with the group x, of "the author of {x}" and the like."""
+  return [
+    (attribute.name, templates.pattern(template, {"x": _ANY}))
+    for attribute in relations.attributes()
+    for template in attribute.described
+  ]

@@ -1,0 +1,1 @@
+"""Shipped fakes: byte tokenizer, tiny model, scripted engine, fake tools."""

@@ -1,0 +1,1 @@
+"""Tools the executor may call; they meet the agent through core.tool."""

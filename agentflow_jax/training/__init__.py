@@ -1,0 +1,1 @@
+"""The outer loop and what keeps a run alive: checkpoints, metrics, flags."""

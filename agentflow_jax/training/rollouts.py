@@ -1,0 +1,92 @@
+"""The groups of one iteration: which tasks, how often, from which position.
+
+Flow: position in the task order -> tasks -> run_groups -> TrajectoryGroups.
+With `learner.refill_rounds`, groups that turn out to have nothing to compare
+are followed by groups of the next tasks (dynamic sampling; DAPO, arXiv
+2503.14476), a bounded number of times; all of them are kept and counted.
+
+The only state is the position, an integer that the checkpoint saves.
+"""
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+from agentflow_jax.core import config as config_lib
+from agentflow_jax.core import protocols
+from agentflow_jax.core import task as task_lib
+from agentflow_jax.core import trajectory as trajectory_lib
+from agentflow_jax.rollout import group_rollout
+from agentflow_jax.tasks import order as order_lib
+
+# (task, member, iteration) -> the unscored trajectory of a training episode.
+RunTraining = Callable[
+  [task_lib.Task, int, int], Awaitable[trajectory_lib.Trajectory]
+]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+  """What one iteration trains on, and where the next one goes on."""
+
+  groups: tuple[trajectory_lib.TrajectoryGroup, ...]
+  position: int
+  refilled: int  # groups added for others without spread
+
+  @property
+  def trajectories(self) -> list[trajectory_lib.Trajectory]:
+    return [t for group in self.groups for t in group.trajectories]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutRunner:
+  """Draws tasks in order and runs their groups."""
+
+  source: protocols.TaskSource
+  order: order_lib.TaskOrder
+  run_one: RunTraining
+  reward_fn: protocols.RewardFn
+  config: config_lib.Config
+
+  async def run(self, iteration: int, position: int) -> Rollout:
+    """Runs the groups of one iteration.
+
+    Args:
+      iteration: part of every sampling key.
+      position: the first task to draw.
+    """
+    groups = await self._run_groups(iteration, position, self._tasks)
+    position += self._tasks
+    for _ in range(self.config.learner.refill_rounds):
+      wanted = self._tasks - sum(map(has_spread, groups))
+      if not wanted:
+        break
+      groups += await self._run_groups(iteration, position, wanted)
+      position += wanted
+    return Rollout(
+      groups=tuple(groups),
+      position=position,
+      refilled=len(groups) - self._tasks,
+    )
+
+  @property
+  def _tasks(self) -> int:
+    return self.config.rollout.tasks
+
+  async def _run_groups(
+    self, iteration: int, position: int, count: int
+  ) -> list[trajectory_lib.TrajectoryGroup]:
+    rollout = self.config.rollout
+    tasks = [self.source[i] for i in self.order.indices(position, count)]
+    return await group_rollout.run_groups(
+      tasks,
+      lambda task, member: self.run_one(task, member, iteration),
+      self.reward_fn,
+      group_size=rollout.group_size,
+      max_concurrent_episodes=rollout.max_concurrent_episodes,
+      timeout_s=rollout.timeout_s,
+    )
+
+
+def has_spread(group: trajectory_lib.TrajectoryGroup) -> bool:
+  """True if two valid members have different rewards."""
+  return len({t.reward for t in group.valid}) > 1

@@ -1,0 +1,66 @@
+"""Writes a model as a Hugging Face directory, checked by reading it back.
+
+The source may be a run (its best checkpoint, else its latest), a model
+directory of ours, or a Hugging Face directory (to change its element type or
+shards). The result loads with transformers' AutoModelForCausalLM and
+AutoTokenizer, and with ours.
+
+Example:
+  python launch/export_hf.py --checkpoint=runs/quickstart-seed0 --out=planner
+"""
+
+from absl import flags
+
+from agentflow_jax.core import errors
+from agentflow_jax.hf import exporting, importing
+from agentflow_jax.hf import tokenizer as tokenizer_lib
+from agentflow_jax.training import checkpointing, cli
+
+_CHECKPOINT = flags.DEFINE_string(
+  "checkpoint", None, "A run, a model or a Hugging Face dir.", required=True
+)
+_OUT = flags.DEFINE_string("out", None, "Directory to write.", required=True)
+_PARAM_DTYPE = flags.DEFINE_enum(
+  "param_dtype",
+  "float32",
+  importing.PARAM_DTYPES,
+  "Element type of the written weights.",
+)
+_MAX_SHARD_MB = flags.DEFINE_integer(
+  "max_shard_mb", 5120, "Weight files are split above this.", lower_bound=1
+)
+_TEMPERATURE = flags.DEFINE_float(
+  "temperature",
+  None,
+  "Sampling temperature to suggest in generation_config.json.",
+  lower_bound=0.0,
+)
+_OVERWRITE = flags.DEFINE_bool(
+  "overwrite", False, "Replace an earlier export at --out."
+)
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  loaded = checkpointing.load_model(_CHECKPOINT.value)
+  if not isinstance(loaded.tokenizer, tokenizer_lib.HfTokenizer):
+    raise errors.CheckpointError(
+      f"{_CHECKPOINT.value}: its tokenizer can not be written for others"
+    )
+  generation = {}
+  if _TEMPERATURE.value is not None:
+    generation["temperature"] = _TEMPERATURE.value
+  exporting.export_checkpoint(
+    _OUT.value,
+    loaded.arch,
+    loaded.params,
+    tokenizer=loaded.tokenizer,
+    param_dtype=_PARAM_DTYPE.value,
+    max_shard_bytes=_MAX_SHARD_MB.value * 2**20,
+    generation=generation,
+    overwrite=_OVERWRITE.value,
+  )
+
+
+if __name__ == "__main__":
+  cli.run_app(main)

@@ -1,0 +1,183 @@
+"""The assembled loss against the oracle, and its gradient in float64."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import learner_examples as examples
+import numpy as np
+import pytest
+
+from agentflow_jax.batching import device_batch, packing
+from agentflow_jax.core import config as config_lib
+from agentflow_jax.learner import objectives
+from agentflow_jax.testing import loss_oracle
+
+_OPTIONS = {
+  "plain": {},
+  "clip_bounds": {"clip_low": 0.05, "clip_high": 0.1},
+  "dual_clip": {"dual_clip": 1.3},
+  "kl_k1": {"kl_coefficient": 0.5, "kl_estimator": "k1"},
+  "kl_k2": {"kl_coefficient": 0.5, "kl_estimator": "k2"},
+  "kl_k3": {"kl_coefficient": 0.5, "kl_estimator": "k3"},
+  "entropy": {"entropy_coefficient": 0.2},
+  "sequence": {"ratio": "sequence", "clip_low": 0.05, "clip_high": 0.05},
+  "truncated": {"importance_cap": 1.1},
+  "everything": {
+    "ratio": "sequence",
+    "importance_cap": 1.2,
+    "dual_clip": 1.1,
+    "kl_coefficient": 0.3,
+    "entropy_coefficient": 0.1,
+  },
+}
+
+
+def _config(**options):
+  defaults = {"kl_coefficient": 0.0, "row_tokens": 64, "micro_batch_rows": 4}
+  return config_lib.LearnerConfig(**(defaults | options))
+
+
+def _random_scores(sample_list, seed):
+  """(current, reference, entropy) per sample, around the behavior policy."""
+  rng = np.random.default_rng(seed)
+
+  def near(scale):
+    return [
+      s.behavior_logprobs + rng.normal(0, scale, len(s.behavior_logprobs))
+      for s in sample_list
+    ]
+
+  entropies = [rng.random(len(s.behavior_logprobs)) for s in sample_list]
+  return near(0.3), near(0.6), entropies
+
+
+def _spread(rows, batch, per_sample):
+  """One array per sample -> entries [B, E] of a packed batch."""
+  out = np.zeros(batch.weight_BE.shape, np.float32)
+  for entries_E, row in zip(out, rows, strict=False):
+    values = np.concatenate([per_sample[n] for n in row.samples])
+    entries_E[: len(values)] = values
+  return out
+
+
+@pytest.mark.parametrize("name", _OPTIONS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_loss_and_its_slope_equal_the_oracle(name, seed, monkeypatch):
+  options = _OPTIONS[name]
+  samples = examples.samples(4, 3, 2, seed=seed)
+  current, reference, entropy = _random_scores(samples, seed)
+  rows = packing.pack_samples(samples, row_tokens=64).rows
+  (batch,) = device_batch.to_micro_batches(
+    rows, row_tokens=64, batch_rows=len(rows) + 1
+  )
+  batch = jax.tree.map(jnp.asarray, batch)
+  entropy_BE = _spread(rows, batch, entropy)
+  # The "network" is the table of logprobs itself.
+  monkeypatch.setattr(
+    objectives, "score_batch", lambda a, s, params, b, **_: (params, entropy_BE)
+  )
+  scoring = objectives.Scoring(temperature=1.0, chunk_tokens=1)
+  objective = objectives.flow_grpo(examples.ARCH, scoring, _config(**options))
+  loss, slope_BE = jax.value_and_grad(lambda *a: objective(*a)[0])(
+    _spread(rows, batch, current), _spread(rows, batch, reference), batch
+  )
+
+  def oracle(current):
+    return loss_oracle.oracle_loss(
+      [
+        loss_oracle.OracleSample(
+          current=c.tolist(),
+          behavior=s.behavior_logprobs.tolist(),
+          reference=r.tolist(),
+          entropy=h.tolist(),
+          advantage=s.advantage,
+          weight=s.weight,
+        )
+        for s, c, r, h in zip(samples, current, reference, entropy, strict=True)
+      ],
+      loss_oracle.OracleOptions(**options),
+    )
+
+  np.testing.assert_allclose(loss, oracle(current), rtol=2e-5, atol=1e-6)
+  if options.get("importance_cap"):
+    return  # its gradient is not the slope of its value, by design
+  slopes = []
+  for n, logprobs in enumerate(current):
+    slopes.append(np.zeros(len(logprobs)))
+    for j in range(len(logprobs)):
+      moved = [[c.copy() for c in current] for _ in range(2)]
+      moved[0][n][j] += 1e-6
+      moved[1][n][j] -= 1e-6
+      slopes[n][j] = (oracle(moved[0]) - oracle(moved[1])) / 2e-6
+  np.testing.assert_allclose(
+    slope_BE, _spread(rows, batch, slopes), rtol=1e-3, atol=1e-6
+  )
+
+
+def _float64(tree):
+  return jax.tree.map(
+    lambda x: (
+      np.asarray(x, np.float64)
+      if np.issubdtype(np.asarray(x).dtype, np.floating)
+      else np.asarray(x)
+    ),
+    tree,
+  )
+
+
+def _moved(params, direction, step):
+  return jax.tree.map(lambda p, d: p + step * d, params, direction)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "kl_k3", "entropy", "sequence"])
+def test_gradient_equals_finite_differences_in_float64(name, monkeypatch):
+  # Every "float32" the code asks for becomes float64, so that differences of
+  # the loss through the whole network are exact enough to compare.
+  monkeypatch.setattr(jnp, "float32", np.float64)
+  with jax.enable_x64(True):
+    arch = dataclasses.replace(examples.ARCH, num_layers=1)
+    params = _float64(examples.tiny_model.tiny_params(arch))
+    object.__setattr__(arch, "dtype", "float64")  # no user may ask for it
+    samples = examples.samples(2, 2, 2, arch=arch, params=params)
+    config = _config(**_OPTIONS[name])
+    rows = packing.pack_samples(samples, row_tokens=64).rows
+    (batch,) = device_batch.to_micro_batches(
+      rows, row_tokens=64, batch_rows=len(rows)
+    )
+    batch = _float64(batch)
+    scoring = objectives.Scoring(temperature=0.7, chunk_tokens=16)
+    objective = objectives.flow_grpo(arch, scoring, config)
+    reference = jax.tree.map(lambda x: x * 1.05, params)
+    loss = jax.jit(lambda p: objective(p, reference, batch)[0])
+    gradient = jax.jit(jax.grad(loss))(params)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+      direction = jax.tree.map(lambda p: rng.normal(size=p.shape), params)
+
+      up = loss(_moved(params, direction, 1e-6))
+      down = loss(_moved(params, direction, -1e-6))
+      expected = float(up - down) / 2e-6
+      got = sum(
+        float((g * d).sum())
+        for g, d in zip(
+          jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True
+        )
+      )
+      assert np.asarray(jax.tree.leaves(gradient)[0]).dtype == np.float64
+      np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_unknown_ratio():
+  scoring = objectives.Scoring(temperature=1.0, chunk_tokens=1)
+  objective = objectives.flow_grpo(
+    examples.ARCH, scoring, _config(ratio="word")
+  )
+  (batch,) = device_batch.to_micro_batches(
+    packing.pack_samples(examples.samples(1, 1, 1), row_tokens=64).rows,
+    row_tokens=64,
+    batch_rows=1,
+  )
+  with pytest.raises(ValueError, match="word"):
+    jax.eval_shape(lambda p: objective(p, None, batch), examples.PARAMS)

@@ -1,0 +1,100 @@
+"""The compiled programs: lowered from shapes alone, and in place."""
+
+import jax
+import numpy as np
+import pytest
+
+from agentflow_jax.models import sharding as sharding_lib
+from agentflow_jax.models import transformer
+from agentflow_jax.sampler import layout
+from agentflow_jax.sampler import programs as programs_lib
+from agentflow_jax.testing import tiny_model
+
+
+def _geometry(**sizes):
+  return layout.Geometry.of(
+    **{
+      "slots": 4,
+      "shards": 1,
+      "tokens": 40,
+      "block_tokens": 8,
+      "steps": 4,
+      "max_positions": 512,
+      **sizes,
+    }
+  )
+
+
+def _programs(geometry, devices=1):
+  mesh = sharding_lib.make_mesh(devices, 1, 1, devices=jax.devices()[:devices])
+  arch = tiny_model.tiny_architecture()
+  return programs_lib.Programs(arch, geometry, mesh, (257,)), arch, mesh
+
+
+@pytest.mark.parametrize(
+  ("tokens", "block_tokens", "blocks", "per_read"),
+  [
+    (1264, 128, 10, 2),
+    (1281, 128, 12, 2),
+    (40, 8, 5, 5),
+    (300, 8, 64, 32),
+    (1, 128, 1, 1),
+    (2048, 512, 4, 1),
+  ],
+)
+def test_geometry_holds_the_tokens_in_whole_reads(
+  tokens, block_tokens, blocks, per_read
+):
+  geometry = _geometry(
+    tokens=tokens, block_tokens=block_tokens, max_positions=4096
+  )
+  assert (geometry.blocks, geometry.blocks_per_read) == (blocks, per_read)
+  assert geometry.blocks * block_tokens >= tokens
+  assert geometry.blocks % geometry.blocks_per_read == 0
+
+
+@pytest.mark.parametrize("name", ["extend", "decode"])
+def test_programs_lower_from_shapes_alone(name):
+  """What a dry run does: no parameter and no cache is ever allocated."""
+  programs, arch, mesh = _programs(_geometry(shards=2), devices=2)
+  shapes = transformer.param_shapes(arch)
+  shardings = sharding_lib.param_shardings(arch, mesh)
+  abstract = jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    shapes,
+    shardings,
+  )
+  text = programs.lower(name, abstract).as_text()
+  assert "stablehlo.while" in text
+  assert programs.compiles == 0
+
+
+@pytest.mark.slow
+def test_the_cache_is_updated_in_place():
+  """A copy would cost more than the step; the buffers keep their address."""
+  programs, arch, mesh = _programs(_geometry())
+  replicated = jax.NamedSharding(mesh, jax.P())
+  params = jax.device_put(tiny_model.tiny_params(arch), replicated)
+  programs.compile(params)
+  cache = programs.new_cache()
+  address = lambda cache: [
+    x.unsafe_buffer_pointer() for x in jax.tree.leaves(cache)
+  ]
+  before = address(cache)
+  ops = np.zeros((1, layout.OPERATIONS, len(layout.Op)), np.int32)
+  tokens = np.zeros((1, layout.OPERATIONS, 8), np.int32)
+  cache = programs.extend(params, cache, np.ones(1, np.int32), ops, tokens)
+  assert address(cache) == before
+  rows = np.zeros((4, len(layout.Row)), np.int32)
+  rows[:, layout.Row.LEFT] = 9
+  knobs = np.ones((4, len(layout.Knob)), np.float32)
+  cache, *_ = programs.decode(params, cache, rows, knobs)
+  assert address(cache) == before
+  # Nor is there a temporary of its size inside the programs.
+  one = jax.tree.leaves(cache)[0].nbytes
+  assert one == 2 * 5 * 4 * 2 * 8 * 8 * 4
+  for name in ("extend", "decode"):
+    text = programs.lower(name, params).compile().as_text()
+    shape = "f32[2,5,4,2,8,8]"
+    assert text is not None and shape in text
+    assert f"= {shape}{{5,4,3,2,1,0}} copy(" not in text

@@ -1,0 +1,143 @@
+"""The registry: config names to tools, and what tools promise together."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from agentflow_jax.core import config as config_lib
+from agentflow_jax.core import engine as engine_lib
+from agentflow_jax.core import errors
+from agentflow_jax.core import messages as messages_lib
+from agentflow_jax.tools import bm25_index, registry
+
+CONTEXT = engine_lib.CallContext(role=messages_lib.ModuleRole.EXECUTOR)
+
+
+class _Engine:
+  async def generate(self, messages, sampling, context):
+    query = messages[-1].content.rsplit("Query: ", 1)[-1]
+    text = f"```python\n{query}\n```"
+    return engine_lib.Completion(
+      text=text, finish_reason=engine_lib.FinishReason.STOP
+    )
+
+
+def _index(directory, title):
+  passages = [
+    bm25_index.Passage(id="1", title=title, text="A place."),
+    bm25_index.Passage(id="2", title="Other place", text="A place."),
+  ]
+  bm25_index.build(passages, directory)
+
+
+def _resources(tmp_path):
+  _index(tmp_path / "default", "Laos")
+  return registry.Resources(
+    engine=_Engine(),
+    sampling=engine_lib.SamplingParams(),
+    search_index_dir=str(tmp_path / "default"),
+  )
+
+
+def _execute(toolbox, name, query):
+  return asyncio.run(toolbox[name].execute({"query": query}, CONTEXT))
+
+
+def test_the_default_tools_work_and_close(tmp_path):
+  toolbox = registry.build(config_lib.ToolsConfig(), _resources(tmp_path))
+  assert list(toolbox) == [
+    "Base_Generator_Tool",
+    "Python_Coder_Tool",
+    "Wikipedia_Search_Tool",
+  ]
+  asyncio.run(toolbox.check())
+  assert _execute(toolbox, "Python_Coder_Tool", "print(6 * 7)").output == "42"
+  assert "print" in _execute(toolbox, "Base_Generator_Tool", "print").output
+  assert _execute(toolbox, "Wikipedia_Search_Tool", "Laos").output.startswith(
+    "Laos: A place."
+  )
+  asyncio.run(toolbox.aclose())
+  asyncio.run(toolbox.aclose())
+  with pytest.raises(errors.ToolHostError, match="closed"):
+    _execute(toolbox, "Python_Coder_Tool", "print(6 * 7)")
+
+
+def test_every_knob_acts(tmp_path):
+  _index(tmp_path / "named", "Mali")
+  config = config_lib.ToolsConfig(
+    enabled=("wikipedia_search", "python_coder"),
+    search_index_dir=str(tmp_path / "named"),
+    search_top_k=1,
+    python_memory_mb=8,
+    python_max_output_chars=100,
+  )
+  toolbox = registry.build(config, _resources(tmp_path))
+  assert list(toolbox) == ["Wikipedia_Search_Tool", "Python_Coder_Tool"]
+  found = _execute(toolbox, "Wikipedia_Search_Tool", "Mali place").output
+  assert found == "Mali: A place."
+  run = lambda code: _execute(toolbox, "Python_Coder_Tool", code)  # noqa: E731
+  assert run("print('a' * 200)").truncated_chars == 140
+  assert run("[0] * 10**6").output == "memory limit of 8 MiB exceeded"
+  asyncio.run(toolbox.aclose())
+  hasty = config_lib.ToolsConfig(
+    enabled=("python_coder",), python_timeout_s=0.25
+  )
+  toolbox = registry.build(hasty, _resources(tmp_path))
+  assert run("while True: pass").output == "time limit of 0.25 s exceeded"
+  asyncio.run(toolbox.aclose())
+
+
+def test_unknown_and_repeated_names_are_config_errors(tmp_path):
+  resources = _resources(tmp_path)
+  for enabled, message in (
+    (("python_coder", "pyhton_coder"), "'pyhton_coder'; known are base_gen"),
+    (("base_generator", "base_generator"), "twice"),
+  ):
+    config = config_lib.ToolsConfig(enabled=enabled)
+    with pytest.raises(errors.ConfigError, match=message):
+      registry.build(config, resources)
+
+
+def test_a_missing_index_stops_the_build(tmp_path):
+  config = config_lib.ToolsConfig(search_index_dir=str(tmp_path / "nowhere"))
+  with pytest.raises(errors.UserError, match="nowhere"):
+    registry.build(config, _resources(tmp_path))
+
+
+def test_every_spec_is_complete_and_names_do_not_collide(tmp_path):
+  toolbox = registry.build(config_lib.ToolsConfig(), _resources(tmp_path))
+  names = []
+  for name, tool in toolbox.items():
+    spec = tool.spec
+    assert spec.name == name
+    names += [spec.name, *spec.aliases]
+    assert spec.description and spec.output and spec.limitations
+    assert spec.best_practices
+    assert spec.inputs["type"] == "object"
+    assert spec.inputs["required"] == ["query"]
+    assert spec.inputs["additionalProperties"] is False
+    assert spec.inputs["properties"]["query"]["type"] == "string"
+    for command, description in spec.demos:
+      assert command.startswith('execution = tool.execute(query="')
+      assert command.endswith('")') and description
+  assert len({name.lower().replace("_", "") for name in names}) == len(names)
+  assert set(config_lib.ToolsConfig().enabled) <= set(names)
+
+
+def test_the_packages_work_without_jax():
+  """Imported, built and searched; jax can not be imported at all."""
+  program = """
+import sys, tempfile
+sys.modules["jax"] = sys.modules["flax"] = None
+from agentflow_jax.rewards import rule_reward
+from agentflow_jax.tools import bm25_index, registry
+p = bm25_index.Passage(id="1", title="Laos", text="A country.")
+d = tempfile.mkdtemp()
+bm25_index.build([p], d)
+assert bm25_index.Bm25Index.open(d).search("laos", 1)[0].passage == p
+loaded = {name.split(".")[0] for name in sys.modules}
+assert not loaded & {"bm25s", "scipy", "torch", "transformers"}, loaded
+"""
+  subprocess.run([sys.executable, "-c", program], check=True)

@@ -210,7 +210,7 @@ class WarmStartConfig:
   """Teach a random planner the format, with random strategy (worldfacts)."""
 
   enabled: bool = False
-  vocab_size: int = 2048
+  vocab_size: int = 4096
   # Stage 1: repeat random token segments (forms copying).
   copy_steps: int = 600
   copy_batch_tokens: int = 1024

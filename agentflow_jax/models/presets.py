@@ -35,7 +35,7 @@ def _qwen3(hidden, layers, heads, intermediate, tied):
 ARCHITECTURES = {
   # The embedded default: learns in minutes on two CPU cores.
   "worldfacts_planner": architecture_lib.Architecture(
-    vocab_size=2048,
+    vocab_size=4096,
     hidden_size=128,
     num_layers=3,
     num_heads=4,

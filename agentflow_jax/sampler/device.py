@@ -180,7 +180,10 @@ def decode(arch, geometry, params, cache, rows_B, knobs_B, *, eos_ids):
   # has written; those stay, because other prompts may reuse them.
   first_B = (rows_B[:, Row.DRAWN] == 0).astype(jnp.int32)
   first_B = jnp.where(end.active_B, first_B, geometry.decode_steps)
-  cache = cache_lib.append_decoded(cache, *end.fresh, cached_B, first_B)
+  keys_LBKTH, values_LBKTH = end.fresh
+  cache = cache_lib.append_decoded(
+    cache, keys_LBKTH, values_LBKTH, cached_B, first_B
+  )
   return cache, (end.tokens_TB, end.logprobs_TB, end.drawn_B)
 
 

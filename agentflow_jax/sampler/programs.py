@@ -18,7 +18,9 @@ Axes: P shard ("data" device), R operation, S slot, T decode step, C token of a
 chunk.
 """
 
+import contextlib
 import functools
+import threading
 from typing import Any
 
 import jax
@@ -32,6 +34,9 @@ from agentflow_jax.sampler import cache as cache_lib
 from agentflow_jax.sampler import device, layout
 
 _TENSOR_AXIS = "tensor"
+# Samplers that share devices run in threads of their own. Programs with
+# collectives must reach every device in one order, or they wait forever.
+_LAUNCH = threading.Lock()
 _DATA = PartitionSpec(layout.DATA_AXIS)
 _BY_STEP = PartitionSpec(None, layout.DATA_AXIS)
 _SLOTS = PartitionSpec(None, None, layout.DATA_AXIS)
@@ -52,6 +57,8 @@ class Programs:
     self._mesh = mesh
     self._eos_ids = eos_ids
     self._compiled: dict[str, Any] = {}
+    has_collectives = mesh.size > geometry.shards
+    self._launch = _LAUNCH if has_collectives else contextlib.nullcontext()
 
   @property
   def compiles(self) -> int:
@@ -157,7 +164,8 @@ class Programs:
   def extend(self, params, cache, count_P, ops_PR, tokens_PRC):
     """Runs each shard's first `count` operations in order; the new cache."""
     run = self._compiled["extend"]
-    cache, _ = run(params, cache, count_P, ops_PR, tokens_PRC)
+    with self._launch:
+      cache, _ = run(params, cache, count_P, ops_PR, tokens_PRC)
     return cache
 
   def decode(self, params, cache, rows_S, knobs_S):
@@ -174,5 +182,7 @@ class Programs:
       row s drew the first `drawn_S[s]` of its tokens. A row that drew all T
       and neither ended nor ran out has T more tokens in its slot.
     """
-    cache, outputs = self._compiled["decode"](params, cache, rows_S, knobs_S)
+    run = self._compiled["decode"]
+    with self._launch:
+      cache, outputs = run(params, cache, rows_S, knobs_S)
     return cache, *(np.asarray(array) for array in outputs)

@@ -81,8 +81,7 @@ class Checkpointer:
   ) -> None:
     """Starts saving; the state may be donated as soon as this returns.
 
-    Waits for the previous save first. Older checkpoints are deleted when this
-    one is complete, never before.
+    Waits for the previous save first. Older ones go when this is complete.
 
     Args:
       step: names the checkpoint.
@@ -150,7 +149,7 @@ class Checkpointer:
   def all_steps(self) -> list[int]:
     """Steps of complete checkpoints, ascending; torn ones are logged.
 
-    Like all that reads, it first waits for a save of ours to be complete.
+    Like all that reads, this first waits for a save of ours.
     """
     self.wait()
     return self._complete()
@@ -164,10 +163,9 @@ class Checkpointer:
     return self._best()
 
   def best_or_latest(self) -> pathlib.Path:
-    """Where the checkpoint is that a user of this run wants.
+    """Where the weights are that a user of this run wants.
 
-    Raises:
-      CheckpointError: there is no complete checkpoint.
+    Raises CheckpointError when there is no complete checkpoint.
     """
     best = self.best_step() if self._keep_best else None
     step = self.latest_step() if best is None else best
@@ -181,7 +179,7 @@ class Checkpointer:
       self._writer.wait()
 
   def close(self) -> None:
-    """Finishes the last save and ends the threads."""
+    """Completes the last save and ends the threads."""
     if self._writer is not None:
       self._writer.close()
       self._writer = None
@@ -213,11 +211,11 @@ class Checkpointer:
   def _best(self) -> int | None:
     scores = {
       step: info["metrics"].get(self._best_metric, math.nan)
-      for step, info in sorted(self._scan(), key=lambda found: found[0])
+      for step, info in self._scan()
       if info is not None
     }
-    scores = {s: value for s, value in scores.items() if not math.isnan(value)}
-    return max(scores, key=lambda step: scores[step], default=None)
+    known = [step for step in sorted(scores) if not math.isnan(scores[step])]
+    return max(known, key=lambda step: scores[step], default=None)
 
   def _remove_torn(self) -> None:
     if array_store.is_primary():
@@ -260,8 +258,7 @@ def save_model(
 ) -> None:
   """Writes a model of its own; returns when it is complete.
 
-  Raises:
-    CheckpointError: the directory holds a model already, or writing failed.
+  Raises CheckpointError when the directory holds a model, or writing fails.
   """
   directory = pathlib.Path(directory).absolute()
   if model_files.is_described(directory):
@@ -288,9 +285,8 @@ def load_model(
     directory: a RUN_DIR (its best checkpoint, else its latest), what
       `save_model` wrote, or a Hugging Face directory.
     mesh: where the parameters go; None is one device.
-    dtype: computation type; None is the stored one (Hugging Face: float32).
-    param_dtype: casts the parameters; None keeps the stored type (Hugging
-      Face: float32).
+    dtype: of the computation; None is the stored one, in Hugging Face float32.
+    param_dtype: casts the parameters; None as for `dtype`.
     remat: as in ModelConfig.
 
   Raises:

@@ -23,8 +23,9 @@ from agentflow_jax.tasks.worldfacts import (
   split,
 )
 
-_MAX_PIECES = 2  # vocabulary pieces of one made-up word
-_CAPITAL_SHARE = 0.8  # of made-up words; most real names are capitalised
+# Searching takes most turns of any plan; the rest is even.
+_SEARCH_WEIGHT = 2.0
+_ENDING_SHARE = 0.2  # of made-up words that would be whole without one
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +36,38 @@ class Trace:
   plans: tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NamePieces:
+  """Words that may stand alone, words that may not, and endings."""
+
+  free: tuple[str, ...]
+  held_out: tuple[str, ...]
+  endings: tuple[str, ...]
+  forbidden: frozenset[str]  # words of held-out titles
+
+  def make_name(self, rng: random.Random, old: str) -> str:
+    """A name of one to three words; `old` is only what it stands for."""
+    del old
+    return " ".join(self._word(rng) for _ in range(rng.choice((1, 1, 1, 2, 3))))
+
+  def _word(self, rng: random.Random) -> str:
+    every = len(self.free) + len(self.held_out)
+    while True:
+      index = rng.randrange(every)
+      if index < len(self.free):
+        word = self.free[index]
+        if self.endings and rng.random() < _ENDING_SHARE:
+          word += rng.choice(self.endings)
+      else:
+        word = self.held_out[index - len(self.free)]
+        word += rng.choice(self.endings or ("s",))
+      if word not in self.forbidden:
+        return word[0].upper() + word[1:]
+
+
 def random_planner(tool_names: Sequence[str]):
   """A rule for a ScriptedEngine: the random strategy, seeded by the call."""
-  settings = random_strategy.StrategySettings()
+  settings = random_strategy.StrategySettings(search_weight=_SEARCH_WEIGHT)
   finder = names.known_names()
 
   def rule(text: str, context: engine_lib.CallContext) -> str:
@@ -65,7 +95,7 @@ def from_trajectory(trajectory: trajectory_lib.Trajectory) -> Trace:
 def sample_stream(
   traces: Sequence[Trace],
   tokenizer: protocols.Tokenizer,
-  words: Sequence[str],
+  pieces: NamePieces,
   *,
   renamed_share: float,
   seed: int,
@@ -75,7 +105,7 @@ def sample_stream(
   Args:
     traces: at least one.
     tokenizer: prompts are rendered as one user message.
-    words: pieces of made-up names, see `name_words`.
+    pieces: of made-up names, see `name_pieces`.
     renamed_share: share of traces whose names and numbers are made up.
     seed: of the order and the names.
 
@@ -84,7 +114,6 @@ def sample_stream(
   """
   rng = random.Random(seed)
   finder = names.known_names()
-  make_name = _name_maker(words)
   order = list(range(len(traces)))
   while True:
     rng.shuffle(order)
@@ -92,7 +121,9 @@ def sample_stream(
       trace = traces[index]
       texts = [*trace.prompts, *trace.plans]
       if rng.random() < renamed_share:
-        texts = renaming.rename(texts, finder, rng, make_name, numbers=True)
+        texts = renaming.rename(
+          texts, finder, rng, pieces.make_name, numbers=True
+        )
       turns = len(trace.prompts)
       yield [
         _sample(tokenizer, texts[t], texts[turns + t], index, t)
@@ -100,40 +131,31 @@ def sample_stream(
       ]
 
 
-def name_words(tokenizer_words: Sequence[str]) -> list[str]:
-  """Vocabulary words that made-up names may use.
+def name_pieces(tokenizer: protocols.Tokenizer) -> NamePieces:
+  """What made-up names are made of: pieces of the whole vocabulary.
 
-  Words of held-out titles are left out, so that no held-out name is written
-  into a training question by chance.
+  A planner can only copy what it has been made to write: a token that never
+  was a target is suppressed everywhere. So every word of the vocabulary takes
+  part, but one that occurs in a held-out title only with an ending, so that no
+  held-out name is ever written into a training question.
   """
+  words, endings = set(), set()
+  for index in range(tokenizer.vocab_size):
+    piece = tokenizer.decode([index])
+    text = piece.strip()
+    if len(text) > 1 and text.isalpha() and text.isascii():
+      (words if piece != text else endings).add(text)
   held_out = {
-    word.lower()
+    word
     for entity in split.members(split.HELD_OUT)
     for word in entity.name.split()
   }
-  return sorted(
-    word
-    for word in set(tokenizer_words)
-    if word.isalpha() and len(word) > 1 and word.lower() not in held_out
+  return NamePieces(
+    free=tuple(sorted(words - held_out)),
+    held_out=tuple(sorted(words & held_out)),
+    endings=tuple(sorted(e for e in endings if e.islower() and len(e) < 4)),
+    forbidden=frozenset(held_out),
   )
-
-
-def _name_maker(words: Sequence[str]) -> renaming.MakeName:
-  """Names of as many words as the old one, out of the vocabulary's pieces."""
-  capitals = [word for word in words if word[0].isupper()] or list(words)
-
-  def make_name(rng: random.Random, old: str) -> str:
-    made = []
-    for _ in old.split():
-      first = capitals if rng.random() < _CAPITAL_SHARE else words
-      pieces = [rng.choice(first)]
-      pieces += [
-        rng.choice(words).lower() for _ in range(rng.randrange(_MAX_PIECES))
-      ]
-      made.append("".join(pieces))
-    return " ".join(made)
-
-  return make_name
 
 
 def _sample(

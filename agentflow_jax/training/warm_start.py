@@ -30,8 +30,10 @@ from agentflow_jax.training import copying, traces
 
 Report = Callable[[str], None]  # told of each stage's progress, in words
 
-# Pages are few beside the prompts; repeating them gives most names one token.
-_PAGE_REPEATS = 6
+# The pages weigh enough to give nearly every word of a name its own token:
+# copying one token is much easier than copying five in the right order.
+_PAGE_REPEATS = 20
+_TOKENIZER_TRACES = 200
 _DRILL_TOKENS = (32, 64)  # row length in the first and in the second half
 _POOL_TRACES = 64  # packed together, so that rows fill up
 _REPORT_EVERY = 20
@@ -42,10 +44,10 @@ def train_tokenizer(
 ) -> tokenizer_lib.HfTokenizer:
   """A tokenizer for the pages and for what planners read and write."""
   texts = [
-    f"Result: {title}: {text}\nContext: {title}"
+    f"Result: {title}: {text}\nContext: {title}\n"
     for _, title, text in pages.passages()
   ] * _PAGE_REPEATS
-  for trace in found:
+  for trace in found[:_TOKENIZER_TRACES]:
     # The last prompt holds all earlier ones.
     texts += [trace.prompts[-1], *trace.plans]
   return tokenizer_training.train_tokenizer(texts, vocab_size, directory)
@@ -137,11 +139,10 @@ def _imitation_batches(
 ) -> Iterator[list[device_batch.TrainBatch]]:
   """Optimizer batches of `imitation_rows` packed rows."""
   settings, learner = config.warm_start, config.learner
-  vocabulary = (tokenizer.decode([i]) for i in range(tokenizer.vocab_size))
   stream = traces.sample_stream(
     found,
     tokenizer,
-    traces.name_words([word.strip() for word in vocabulary]),
+    traces.name_pieces(tokenizer),
     renamed_share=settings.renamed_share,
     seed=config.run.seed,
   )

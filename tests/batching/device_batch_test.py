@@ -5,7 +5,7 @@ import pytest
 from agentflow_jax.batching import device_batch, packing
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import training_sample as training_sample_lib
-from agentflow_jax.models import sharding
+from agentflow_jax.models import mesh_axes, sharding
 
 
 def _sample(prompt, completion, group=0):
@@ -85,7 +85,7 @@ def test_rows_that_do_not_fit_are_refused():
 
 
 def test_rows_split_over_the_data_axes_of_the_model_s_mesh():
-  assert device_batch.DATA_AXES == sharding.BATCH_AXES
+  assert device_batch.DATA_AXES == mesh_axes.BATCH_AXES
   mesh = sharding.make_mesh(2, 2, 2)
   assert device_batch.local_batch_rows(mesh, 3) == 12
   (batch,) = device_batch.to_micro_batches(

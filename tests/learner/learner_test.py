@@ -225,9 +225,11 @@ def test_nothing_to_learn_leaves_the_state_alone(shared):
 
 
 def _poisoned(batch, field, value):
-  array = np.array(getattr(batch, field))
+  placed = getattr(batch, field)
+  array = np.array(placed)
   array[0, 0] = value
-  return dataclasses.replace(batch, **{field: jnp.asarray(array)})
+  array = jax.device_put(array, placed.sharding)
+  return dataclasses.replace(batch, **{field: array})
 
 
 @pytest.mark.parametrize(

@@ -64,15 +64,28 @@ def test_two_shards_of_eight_slots_equal_one(two_shards, expected):
 
 @pytest.mark.slow
 def test_heads_may_be_split_as_well(new_sampler, arch, params, expected):
-  """data 2 x tensor 2, parameters on the learner's table of shardings."""
+  """data 2 x tensor 2, parameters on the learner's table of shardings.
+
+  Two samplers at once, as policy and frozen model are: their collectives must
+  not wait for each other.
+  """
   mesh = _mesh(2, tensor=2)
   shardings = sharding_lib.param_shardings(arch, mesh)
   placed = jax.device_put(params, shardings)
-  sampler = new_sampler(params=placed, slots=8, mesh=mesh)
-  in_use = sampler.params["layers"]["attention"]["q_DNH"]
+  both = [new_sampler(params=placed, slots=8, mesh=mesh) for _ in range(2)]
+  in_use = both[0].params["layers"]["attention"]["q_DNH"]
   assert in_use.sharding.spec == shardings["layers"]["attention"]["q_DNH"].spec
-  outputs = examples.sample_all(sampler, _requests())
-  asyncio.run(sampler.close())
+
+  async def run():
+    asked = [s.sample(r) for r in _requests() for s in both]
+    answers = await asyncio.gather(*asked)
+    for sampler in both:
+      await sampler.close()
+    return answers
+
+  answers = asyncio.run(run())
+  outputs = answers[::2]
+  assert answers[1::2] == outputs
   same = sum(
     a.token_ids == b.token_ids for a, b in zip(outputs, expected, strict=True)
   )

@@ -294,21 +294,19 @@ def test_a_damaged_checkpoint_is_skipped_and_told(tmp_path, damage, caplog):
 def test_reading_waits_for_the_own_save(tmp_path, caplog):
   """So that nobody takes a save in progress for a torn or a missing one."""
   state = {"w": jnp.arange(2**20, dtype=jnp.float32)}
-  with _open(tmp_path, keep_last=1) as checkpointer:
-    with caplog.at_level("WARNING", logger="absl"):
-      for step, read in enumerate(
-        (
-          checkpointer.latest_step,
-          checkpointer.best_step,
-          lambda: checkpointer.read(3)["step"],
-          lambda: checkpointer.restore(state, 4)[1]["step"],
-          lambda: checkpointer.all_steps()[-1],
-        ),
-        start=1,
-      ):
-        metrics = {"accuracy": float(step)}
-        checkpointer.save(step, state, {"step": step}, metrics=metrics)
-        assert read() == step
+  checkpointer = _open(tmp_path, keep_last=1)
+  reads = (
+    checkpointer.latest_step,
+    checkpointer.best_step,
+    lambda: checkpointer.read(3)["step"],
+    lambda: checkpointer.restore(state, 4)[1]["step"],
+    lambda: checkpointer.all_steps()[-1],
+  )
+  with caplog.at_level("WARNING", logger="absl"), checkpointer:
+    for step, read in enumerate(reads, start=1):
+      metrics = {"accuracy": float(step)}
+      checkpointer.save(step, state, {"step": step}, metrics=metrics)
+      assert read() == step
   assert "skipping incomplete" not in caplog.text
 
 

@@ -3,6 +3,10 @@
   "What is the currency of the country whose capital is Vientiane?"
     -> Query(paths=(Path(name="Vientiane", links=("country",),
                          attribute="currency"),), operation=None)
+  "What is the sum of the atomic number of Tin and 79?"
+    -> Query(paths=(Path(name="Tin", links=(), attribute="number"),
+                    Path(name="79", links=(), attribute=NUMBER)),
+             operation=SUM)
 
 Names are read by their place in the template, not looked up: the grammar works
 for names nobody has seen, and knows no facts. A text that is no question of
@@ -15,15 +19,20 @@ import re
 
 from agentflow_jax.tasks.worldfacts import relations, schema, templates
 
+# The attribute of a path that is a number by itself.
+NUMBER = ""
 # Longer texts are not questions of this world; bounds the matching time.
 _MAX_CHARS = 400
 # A name or a description; a question is one sentence.
 _ANY = r"[^.?\n]+?"
+_DIGITS = re.compile(r"[0-9]{1,18}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
   """How a value is reached: from a page over links to an attribute.
+
+  A number in the question is its own value: a path with no way to go.
 
   Example: the birth year of the author of Dune is
   Path(name="Dune", links=("author",), attribute="birth").
@@ -35,6 +44,8 @@ class Path:
 
   def __str__(self) -> str:
     """In words: "the birth year of the author of Dune"."""
+    if self.attribute == NUMBER:
+      return self.name
     words = [relations.PHRASES[name] for name in (*self.links, self.attribute)]
     return "".join(f"the {word} of " for word in reversed(words)) + self.name
 
@@ -50,7 +61,10 @@ class Query:
   def attributes(self) -> tuple[str, ...]:
     """The attributes on its paths, each once, in the order they are needed."""
     needed = [
-      name for path in self.paths for name in (*path.links, path.attribute)
+      name
+      for path in self.paths
+      for name in (*path.links, path.attribute)
+      if name != NUMBER
     ]
     return tuple(dict.fromkeys(needed))
 
@@ -65,6 +79,11 @@ def parse(question: str) -> Query | None:
     if match := pattern.fullmatch(question):
       paths = tuple(_path(match[g], attribute) for g in ("a", "b"))
       return Query(paths=paths, operation=operation)
+  for operation, pattern in _operand_patterns():
+    if match := pattern.fullmatch(question):
+      operands = [_operand(match[group]) for group in ("a", "b")]
+      if None not in operands:
+        return Query(paths=tuple(filter(None, operands)), operation=operation)
   for attribute, pattern in _value_patterns():
     if match := pattern.fullmatch(question):
       return Query(paths=(_path(match["x"], attribute),), operation=None)
@@ -89,6 +108,16 @@ def _path(reference: str, attribute: str) -> Path:
   return Path(name=bare_name(reference), links=(), attribute=attribute)
 
 
+def _operand(text: str) -> Path | None:
+  """ "79" or "the atomic number of Tin"; anything else is no operand."""
+  if _DIGITS.fullmatch(text):
+    return Path(name=text, links=(), attribute=NUMBER)
+  for attribute, pattern in _quantity_patterns():
+    if match := pattern.fullmatch(text):
+      return _path(match["x"], attribute)
+  return None
+
+
 @functools.lru_cache(maxsize=1)
 def _compute_patterns() -> list[tuple[schema.Operation, str, re.Pattern[str]]]:
   """Patterns with the groups a and b."""
@@ -105,6 +134,33 @@ def _compute_patterns() -> list[tuple[schema.Operation, str, re.Pattern[str]]]:
         )
         found.append((operation, attribute.name, pattern))
   return found
+
+
+@functools.lru_cache(maxsize=1)
+def _operand_patterns() -> list[tuple[schema.Operation, re.Pattern[str]]]:
+  """Patterns with the groups a and b, which need not be operands."""
+  fields = {"a": _ANY, "b": _ANY}
+  return [
+    (operation, templates.pattern(template, fields))
+    for operation, wordings in relations.OPERAND_QUESTIONS.items()
+    for template in wordings
+  ]
+
+
+@functools.lru_cache(maxsize=1)
+def _quantity_patterns() -> list[tuple[str, re.Pattern[str]]]:
+  """Patterns with the group x, of "the atomic number of {x}" and the like."""
+  return [
+    (
+      attribute.name,
+      templates.pattern(
+        relations.OPERAND,
+        {"singular": re.escape(attribute.singular), "x": _ANY},
+      ),
+    )
+    for attribute in relations.attributes()
+    if attribute.operations
+  ]
 
 
 @functools.lru_cache(maxsize=1)

@@ -31,10 +31,19 @@ DATA_SOURCE = "worldfacts"
 ONE_HOP = "one_hop"
 TWO_HOP = "two_hop"
 COMPUTE = "compute"
-FAMILIES = (ONE_HOP, TWO_HOP, COMPUTE)
+ARITHMETIC = "arithmetic"
+ONE_FACT = "one_fact"
+FAMILIES = {
+  split.TRAIN: (ONE_HOP, TWO_HOP, COMPUTE, ARITHMETIC, ONE_FACT),
+  split.HELD_OUT: (ONE_HOP, TWO_HOP, COMPUTE),
+}
 
 # Questions per family and split; fewer where the facts give no more.
 PER_FAMILY = {split.TRAIN: 600, split.HELD_OUT: 100}
+# Of arithmetic questions; the number in a one_fact question is at most the
+# fact it meets.
+_MAX_NUMBER = 999
+_ARITHMETIC_CANDIDATES = 300  # per operation
 
 _OPERATORS: Mapping[schema.Operation, Callable[[int, int], int]] = {
   schema.Operation.SUM: lambda a, b: a + b,
@@ -65,7 +74,7 @@ def tasks(split_name: str) -> tuple[task_lib.Task, ...]:
   """
   chosen = [
     choose(candidates(split_name, family), PER_FAMILY[split_name])
-    for family in FAMILIES
+    for family in FAMILIES[split_name]
   ]
   in_order = _in_turn([iter(queue) for queue in chosen])
   return tuple(candidate.make() for candidate in in_order)
@@ -74,7 +83,13 @@ def tasks(split_name: str) -> tuple[task_lib.Task, ...]:
 def candidates(split_name: str, family: str) -> list[Candidate]:
   """All questions of a family that a split can ask."""
   members = split.members(split_name)
-  find = {ONE_HOP: _one_hop, TWO_HOP: _two_hop, COMPUTE: _compute}[family]
+  find = {
+    ONE_HOP: _one_hop,
+    TWO_HOP: _two_hop,
+    COMPUTE: _compute,
+    ARITHMETIC: _arithmetic,
+    ONE_FACT: _one_fact,
+  }[family]
   return list(find(members))
 
 
@@ -166,6 +181,59 @@ def _compute(members: Sequence[facts.Entity]) -> Iterator[Candidate]:
             )
 
 
+def _arithmetic(members: Sequence[facts.Entity]) -> Iterator[Candidate]:
+  """Two numbers, which follow from the question's place in the list."""
+  del members
+  for operation in schema.Operation:
+    for index in range(_ARITHMETIC_CANDIDATES):
+      task_id = f"{ARITHMETIC}/{operation}/{index}"
+      a, b = (_number(f"{task_id}/{side}", _MAX_NUMBER) for side in "ab")
+      if a != b:
+        yield Candidate(
+          id=task_id,
+          group=str(operation),
+          make=functools.partial(
+            _operand_task,
+            task_id,
+            ARITHMETIC,
+            operation,
+            (str(a), str(b)),
+            a,
+            b,
+          ),
+        )
+
+
+def _one_fact(members: Sequence[facts.Entity]) -> Iterator[Candidate]:
+  """One attribute of one entity, and a number of a similar size."""
+  for entity in members:
+    for attribute in relations.KINDS[entity.kind].attributes:
+      if attribute.name not in entity.values or " and " in entity.name:
+        continue
+      for operation in attribute.operations:
+        task_id = f"{ONE_FACT}/{operation}/{entity.slug}/{attribute.name}"
+        a = entity.number(attribute.name)
+        b = _number(task_id, max(a, 9))
+        if a == b:
+          continue
+        quantity = templates.fill(
+          relations.OPERAND, singular=attribute.singular, x=entity.reference
+        )
+        yield Candidate(
+          id=task_id,
+          group=f"{operation}/{entity.kind}/{attribute.name}",
+          make=functools.partial(
+            _operand_task,
+            task_id,
+            ONE_FACT,
+            operation,
+            (quantity, str(b)),
+            a,
+            b,
+          ),
+        )
+
+
 def _value_task(
   task_id: str,
   family: str,
@@ -217,6 +285,32 @@ def _compute_task(
     scorer="numeric_match",
     family=COMPUTE,
   )
+
+
+def _operand_task(
+  task_id: str,
+  family: str,
+  operation: schema.Operation,
+  operands: tuple[str, str],
+  a: int,
+  b: int,
+) -> task_lib.Task:
+  """Asks for a number made of two operands, whose values are `a` and `b`."""
+  template = _pick(relations.OPERAND_QUESTIONS[operation], task_id)
+  result = _OPERATORS[operation](max(a, b), min(a, b))
+  return task_lib.Task(
+    id=task_id,
+    question=templates.fill(template, a=operands[0], b=operands[1]),
+    answers=(str(result),),
+    data_source=DATA_SOURCE,
+    scorer="numeric_match",
+    family=family,
+  )
+
+
+def _number(key: str, largest: int) -> int:
+  """A number in [2, largest] that follows from `key`."""
+  return 2 + int.from_bytes(_digest(key), "big") % (largest - 1)
 
 
 def _pick(wordings: Sequence[str], key: str) -> str:

@@ -132,7 +132,7 @@ def _search_goal(
   """An attribute, from the question or any."""
   wanted = list(dict.fromkeys(relations.PHRASES.values()))
   query = grammar.parse(prompt.question)
-  if query and rng.random() < settings.question_attribute:
+  if query and query.attributes and rng.random() < settings.question_attribute:
     wanted = [relations.PHRASES[name] for name in query.attributes]
   return f"find the {rng.choice(wanted)}"
 

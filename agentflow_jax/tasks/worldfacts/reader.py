@@ -136,8 +136,13 @@ def know(turns: Sequence[SeenTurn]) -> Known:
 
 
 def resolve(path: grammar.Path, known: Known) -> tuple[str, int] | Missing:
-  """The value at the end of a path and the turn it was known in, or a gap."""
+  """The value at the end of a path and the turn it was known in, or a gap.
+
+  A number in the question was known before the first turn, in turn -1.
+  """
   name = path.name
+  if path.attribute == grammar.NUMBER:
+    return name, -1
   latest = 0
   for attribute in (*path.links, path.attribute):
     fact = known.facts.get((name.lower(), attribute))

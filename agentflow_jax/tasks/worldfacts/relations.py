@@ -38,6 +38,26 @@ COMPUTE_QUESTIONS = {
   ),
 }
 
+# The same operations on two operands, each a number or one thing's attribute:
+# stepping stones to the questions above, for training.
+OPERAND_QUESTIONS = {
+  schema.Operation.SUM: (
+    "What is the sum of {a} and {b}?",
+    "What do {a} and {b} add up to?",
+    "What is the total of {a} and {b}?",
+  ),
+  schema.Operation.DIFFERENCE: (
+    "What is the difference between {a} and {b}?",
+    "By how much do {a} and {b} differ?",
+  ),
+  schema.Operation.PRODUCT: (
+    "What is the product of {a} and {b}?",
+    "What do {a} and {b} multiply to?",
+    "What is the result of multiplying {a} and {b}?",
+  ),
+}
+OPERAND = "the {singular} of {x}"
+
 _CONTINENT_QUESTIONS = (
   "On which continent is {x}?",
   "Which continent is {x} on?",
@@ -148,6 +168,7 @@ _ELEMENT = (
       "How many protons does an atom of {x} have?",
     ),
     numeric=True,
+    singular="atomic number",
     plural="atomic numbers",
     comparisons=(
       "How many more protons does an atom of {a} have than one of {b}?",

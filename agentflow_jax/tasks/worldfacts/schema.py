@@ -2,8 +2,8 @@
 
 Templates are plain text with fields: `{x}` is a thing by name or by
 description, `{a}` and `{b}` the two things of a computation, `{name}` a page's
-title, `{value}` an attribute's value and `{plural}` the attribute of a
-computation. They are filled and turned into patterns by templates.py.
+title, `{value}` an attribute's value, `{singular}` and `{plural}` the attribute
+of a computation. They are filled and turned into patterns by templates.py.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ class Attribute:
 
   `links_to` names the kind of page a value can have; then `described` are ways
   to point at that page without its title, and `hops` the attributes worth
-  asking of it. `plural` and `operations` are for attributes that can be
-  computed with; in `comparisons` {a} has the larger value.
+  asking of it. `singular`, `plural` and `operations` are for attributes that
+  can be computed with; in `comparisons` {a} has the larger value.
 
   Example: the currency of a country, with the sentence "Its currency is the
   {value}." and questions like "Which currency does {x} use?"
@@ -39,6 +39,7 @@ class Attribute:
   links_to: str = ""
   described: tuple[str, ...] = ()
   hops: tuple[str, ...] = ()
+  singular: str = ""
   plural: str = ""
   comparisons: tuple[str, ...] = ()
   operations: tuple[Operation, ...] = ()
@@ -108,6 +109,7 @@ def size(
       *extra,
     ),
     numeric=True,
+    singular=f"{name} in {unit}",
     plural=f"{name}s in {unit}",
     comparisons=(f"How many {unit} {comparative} is {{a}} than {{b}}?",),
     operations=(Operation.SUM, Operation.DIFFERENCE),
@@ -126,6 +128,7 @@ def year(name: str, phrase: str, sentence: str, did: str, do: str) -> Attribute:
       f"When {did} {{x}} {do}?",
     ),
     numeric=True,
+    singular=phrase,
     plural=f"{phrase}s",
     comparisons=(f"How many years after {{b}} {did} {{a}} {do}?",),
     operations=(Operation.DIFFERENCE,),

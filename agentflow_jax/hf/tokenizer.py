@@ -123,7 +123,8 @@ class HfTokenizer:
 
   def encode(self, text: str) -> list[int]:
     """Ids of plain text; never a special id. Lone surrogates become "?"."""
-    return self.encode_batch([text])[0]
+    # Alone, `encode` is twice as fast as a batch of one, which wakes a pool.
+    return self._text.encode(_valid(text), add_special_tokens=False).ids
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     """`encode` of many texts, in parallel where tokenizers may."""
@@ -147,21 +148,16 @@ class HfTokenizer:
     if shape not in self._runs:
       self._runs[shape] = self._split(self._template.pieces(shape))
     runs = self._runs[shape]
-    stretches = iter(
-      self.encode_batch(
-        [
-          "".join(
-            messages[piece].content if isinstance(piece, int) else piece
-            for piece in run
-          )
-          for run in runs
-          if isinstance(run, tuple)
-        ]
-      )
-    )
     ids: list[int] = []
     for run in runs:
-      ids.extend((run,) if isinstance(run, int) else next(stretches))
+      if isinstance(run, int):
+        ids.append(run)
+        continue
+      stretch = (
+        messages[piece].content if isinstance(piece, int) else piece
+        for piece in run
+      )
+      ids.extend(self.encode("".join(stretch)))
     return ids
 
   def _split(self, pieces: tuple[chat_template.Piece, ...]) -> tuple[_Run, ...]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from agentflow_jax.models import blockwise
 
-DENSE_LIMIT_TOKENS = 2048
+DENSE_LIMIT_TOKENS = 256
 _MASKED = -1e30  # finite, so that a fully masked (padding) row stays finite
 
 

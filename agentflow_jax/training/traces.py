@@ -23,8 +23,10 @@ from agentflow_jax.tasks.worldfacts import (
   split,
 )
 
-# Searching takes most turns of any plan; the rest is even.
-_SEARCH_WEIGHT = 2.0
+# Searching takes most turns of any plan, and generalists know nothing here.
+_STRATEGY = random_strategy.StrategySettings(
+  search_weight=2.0, generalist_weight=0.5
+)
 _ENDING_SHARE = 0.2  # of made-up words that would be whole without one
 
 
@@ -67,13 +69,12 @@ class NamePieces:
 
 def random_planner(tool_names: Sequence[str]):
   """A rule for a ScriptedEngine: the random strategy, seeded by the call."""
-  settings = random_strategy.StrategySettings(search_weight=_SEARCH_WEIGHT)
   finder = names.known_names()
 
   def rule(text: str, context: engine_lib.CallContext) -> str:
     low, high = context.key_words()
     rng = random.Random(low | high << 32)
-    return random_strategy.random_plan(text, rng, tool_names, settings, finder)
+    return random_strategy.random_plan(text, rng, tool_names, _STRATEGY, finder)
 
   return rule
 

@@ -99,9 +99,12 @@ def test_contexts_are_uniform_over_the_names_in_question_and_results():
   assert abs(counts["Laos"] / len(searches) - 0.5) < 0.07
 
 
-def test_other_tools_have_no_context():
-  for plan in _plans(500):
-    assert (plan.context == "none") == (plan.tool_name != _SEARCH)
+def test_every_tool_has_a_name_for_context():
+  """One that only searches had would make "none" the likeliest context."""
+  plans = _plans(500)
+  for tool in _TOOLS:
+    contexts = {plan.context for plan in plans if plan.tool_name == tool}
+    assert contexts == {"Vientiane", "Laos"}
 
 
 def test_a_prompt_without_names_gives_no_context():

@@ -86,11 +86,11 @@ def random_plan(
     sub_goal = rng.choice(list(relations.SUB_GOALS.values()))
   else:
     sub_goal = ANSWER_SUB_GOAL
-  context = rules.NO_CONTEXT
-  if kind == _SEARCH:
-    finder = finder or names.known_names()
-    if seen := finder.find(mentioned_text(prompt)):
-      context = rng.choice(seen)
+  # A name for every tool: if only searches had one, "none" would be the single
+  # most likely context, and sampling below temperature 1 would hardly search.
+  finder = finder or names.known_names()
+  seen = finder.find(mentioned_text(prompt))
+  context = rng.choice(seen) if seen else rules.NO_CONTEXT
   return _plan(context, sub_goal, tool_name)
 
 

@@ -40,7 +40,9 @@ ARCHITECTURES = {
     num_layers=3,
     num_heads=4,
     num_kv_heads=2,
-    head_dim=32,
+    # Twice hidden / heads: a head copies a token through its value vector, and
+    # 32 dimensions tell thousands of tokens apart too slowly.
+    head_dim=64,
     intermediate_size=384,
     max_positions=4096,
     rope_theta=10_000.0,

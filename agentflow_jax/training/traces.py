@@ -25,7 +25,7 @@ from agentflow_jax.tasks.worldfacts import (
 
 # Searching takes most turns of any plan, and generalists know nothing here.
 _STRATEGY = random_strategy.StrategySettings(
-  search_weight=2.0, generalist_weight=0.5
+  search_weight=1.5, generalist_weight=0.5
 )
 _ENDING_SHARE = 0.2  # of made-up words that would be whole without one
 

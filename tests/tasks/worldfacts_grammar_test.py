@@ -6,7 +6,13 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from agentflow_jax.tasks.worldfacts import grammar, relations, schema, templates
+from agentflow_jax.tasks.worldfacts import (
+  grammar,
+  operations,
+  relations,
+  schema,
+  templates,
+)
 
 _OPERATION = schema.Operation
 
@@ -27,7 +33,7 @@ def _value_templates():
 def _compute_templates():
   for attribute in relations.attributes():
     for operation in attribute.operations:
-      wordings = relations.COMPUTE_QUESTIONS[operation]
+      wordings = operations.COMPUTE_QUESTIONS[operation]
       if operation == _OPERATION.DIFFERENCE:
         wordings = (*wordings, *attribute.comparisons)
       for template in wordings:
@@ -49,7 +55,7 @@ def test_there_are_three_ways_to_ask_for_everything():
       extra = (
         attribute.comparisons if operation == _OPERATION.DIFFERENCE else ()
       )
-      assert len({*relations.COMPUTE_QUESTIONS[operation], *extra}) >= 3
+      assert len({*operations.COMPUTE_QUESTIONS[operation], *extra}) >= 3
 
 
 @hypothesis.given(name=_NAMES, the=st.booleans())

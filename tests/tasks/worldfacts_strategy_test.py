@@ -12,6 +12,7 @@ from agentflow_jax.agent import parsing, prompts
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.tasks.worldfacts import (
   names,
+  operations,
   pages,
   random_strategy,
   relations,
@@ -63,7 +64,7 @@ def _share(plans, condition):
 def _kind(plan):
   if plan.sub_goal.startswith("find the "):
     return _SEARCH
-  if plan.sub_goal in relations.SUB_GOALS.values():
+  if plan.sub_goal in operations.SUB_GOALS.values():
     return _PYTHON
   assert plan.sub_goal == "answer the question"
   return _GENERALIST
@@ -127,7 +128,7 @@ def test_attributes_come_from_the_question_half_of_the_time():
 def test_operations_are_drawn_evenly():
   plans = [plan for plan in _plans(6000) if _kind(plan) == _PYTHON]
   counts = collections.Counter(plan.sub_goal for plan in plans)
-  assert counts.keys() == set(relations.SUB_GOALS.values())
+  assert counts.keys() == set(operations.SUB_GOALS.values())
   assert all(abs(c / len(plans) - 1 / 3) < 0.05 for c in counts.values())
 
 

@@ -17,7 +17,12 @@ import dataclasses
 import functools
 import re
 
-from agentflow_jax.tasks.worldfacts import relations, schema, templates
+from agentflow_jax.tasks.worldfacts import (
+  operations,
+  relations,
+  schema,
+  templates,
+)
 
 # The attribute of a path that is a number by itself.
 NUMBER = ""
@@ -128,7 +133,7 @@ def _compute_patterns() -> list[tuple[schema.Operation, str, re.Pattern[str]]]:
       pattern = templates.pattern(template, fields)
       found.append((schema.Operation.DIFFERENCE, attribute.name, pattern))
     for operation in attribute.operations:
-      for template in relations.COMPUTE_QUESTIONS[operation]:
+      for template in operations.COMPUTE_QUESTIONS[operation]:
         pattern = templates.pattern(
           template, {**fields, "plural": re.escape(attribute.plural)}
         )
@@ -142,7 +147,7 @@ def _operand_patterns() -> list[tuple[schema.Operation, re.Pattern[str]]]:
   fields = {"a": _ANY, "b": _ANY}
   return [
     (operation, templates.pattern(template, fields))
-    for operation, wordings in relations.OPERAND_QUESTIONS.items()
+    for operation, wordings in operations.OPERAND_QUESTIONS.items()
     for template in wordings
   ]
 
@@ -154,7 +159,7 @@ def _quantity_patterns() -> list[tuple[str, re.Pattern[str]]]:
     (
       attribute.name,
       templates.pattern(
-        relations.OPERAND,
+        operations.OPERAND,
         {"singular": re.escape(attribute.singular), "x": _ANY},
       ),
     )

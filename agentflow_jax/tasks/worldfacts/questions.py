@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.tasks.worldfacts import (
   facts,
+  operations,
   relations,
   schema,
   split,
@@ -217,7 +218,7 @@ def _one_fact(members: Sequence[facts.Entity]) -> Iterator[Candidate]:
         if a == b:
           continue
         quantity = templates.fill(
-          relations.OPERAND, singular=attribute.singular, x=entity.reference
+          operations.OPERAND, singular=attribute.singular, x=entity.reference
         )
         yield Candidate(
           id=task_id,
@@ -264,7 +265,7 @@ def _compute_task(
   smaller, larger = sorted(
     (one, other), key=lambda entity: entity.number(attribute.name)
   )
-  wordings = relations.COMPUTE_QUESTIONS[operation]
+  wordings = operations.COMPUTE_QUESTIONS[operation]
   if operation == schema.Operation.DIFFERENCE:
     wordings = (*wordings, *attribute.comparisons)
   template = _pick(wordings, task_id)
@@ -296,7 +297,7 @@ def _operand_task(
   b: int,
 ) -> task_lib.Task:
   """Asks for a number made of two operands, whose values are `a` and `b`."""
-  template = _pick(relations.OPERAND_QUESTIONS[operation], task_id)
+  template = _pick(operations.OPERAND_QUESTIONS[operation], task_id)
   result = _OPERATORS[operation](max(a, b), min(a, b))
   return task_lib.Task(
     id=task_id,

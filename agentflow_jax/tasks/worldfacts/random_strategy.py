@@ -17,6 +17,7 @@ from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.tasks.worldfacts import (
   grammar,
   names,
+  operations,
   reader,
   relations,
   rules,
@@ -83,7 +84,7 @@ def random_plan(
   if goal_kind == _SEARCH:
     sub_goal = _search_goal(prompt, rng, settings)
   elif goal_kind == _PYTHON:
-    sub_goal = rng.choice(list(relations.SUB_GOALS.values()))
+    sub_goal = rng.choice(list(operations.SUB_GOALS.values()))
   else:
     sub_goal = ANSWER_SUB_GOAL
   # A name for every tool: if only searches had one, "none" would be the single
@@ -117,7 +118,7 @@ def oracle_plan(
   if query.operation is None:
     return _plan(query.paths[0].name, ANSWER_SUB_GOAL, search_tool)
   return _plan(
-    rules.NO_CONTEXT, relations.SUB_GOALS[query.operation], python_tool
+    rules.NO_CONTEXT, operations.SUB_GOALS[query.operation], python_tool
   )
 
 

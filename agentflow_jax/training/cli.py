@@ -72,15 +72,34 @@ def config_name() -> str:
   return pathlib.Path(path.partition(":")[0]).stem
 
 
-def run_app(main: Main) -> NoReturn:
+def has_config_file() -> bool:
+  """True if the user named a config file, so the default one is not used."""
+  path = config_flags.get_config_filename(flags.FLAGS[_CONFIG_FLAG])
+  return path != _default_path[0]
+
+
+def apply_overrides(config: config_lib.Config) -> None:
+  """Sets the user's `--config.section.key=value` on a config of a script's.
+
+  For a script that takes its config from elsewhere than the flag (from a run);
+  the flag's own config has them already.
+  """
+  given = config_flags.get_override_values(flags.FLAGS[_CONFIG_FLAG])
+  for key, value in given.items():
+    config_validation.put(config, key, value)
+
+
+def run_app(main: Main, arguments: str | None = None) -> NoReturn:
   """Parses the flags, runs `main(argv)` and exits the process.
 
   Args:
-    main: gets the program name only; other positional arguments are refused.
+    main: gets the program name and the positional arguments.
+    arguments: what the positional arguments are, e.g. "question"; at least one
+      is needed then, before, between or after the flags. None refuses them.
   """
   app.run(
     functools.partial(_run_main, main),
-    flags_parser=functools.partial(_parse_flags, main),
+    flags_parser=functools.partial(_parse_flags, main, arguments),
   )
   raise AssertionError("app.run exits")
 
@@ -95,14 +114,16 @@ def _run_main(main: Main, argv: list[str]) -> int | None:
     return _EXIT_INTERRUPTED
 
 
-def _parse_flags(main: Main, argv: Sequence[str]) -> list[str]:
+def _parse_flags(
+  main: Main, arguments: str | None, argv: Sequence[str]
+) -> list[str]:
   """Fills absl's FLAGS; exits on --help and on mistakes."""
   module = sys.modules[main.__module__]
   if _HELP.intersection(argv):
     sys.stdout.write(_help(module))
     sys.exit(0)
   try:
-    rest = _parse(list(argv))
+    rest = _parse(list(argv), arguments)
   except errors.UserError as error:
     _complain(str(error))
   except flags.UnrecognizedFlagError as error:
@@ -117,7 +138,8 @@ def _parse_flags(main: Main, argv: Sequence[str]) -> list[str]:
   sys.exit(_EXIT_USER_ERROR)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], arguments: str | None) -> list[str]:
+  flags.FLAGS.set_gnu_getopt(arguments is not None)
   has_config = _CONFIG_FLAG in flags.FLAGS
   if has_config:
     expanded = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
@@ -127,8 +149,10 @@ def _parse(argv: list[str]) -> list[str]:
       raise errors.ConfigError(f"config file {path!r} does not exist")
     _argv[:] = argv
   rest = flags.FLAGS(argv)
-  if len(rest) > 1:
+  if arguments is None and len(rest) > 1:
     raise errors.UserError(f"unexpected argument {rest[1]!r}")
+  if arguments is not None and len(rest) == 1:
+    raise errors.UserError(f"the {arguments} is missing; see --help")
   if has_config:
     config = flags.FLAGS[_CONFIG_FLAG].value
     if not isinstance(config, config_lib.Config):

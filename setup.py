@@ -21,6 +21,7 @@ _REQUIRES = [
   "ml-collections>=1.0",
   "ml-dtypes>=0.5",
   "numpy>=2.0",
+  "openai>=1.60",
   "optax>=0.2.6",
   "orbax-checkpoint>=0.11.30",
   "pydantic>=2.10",

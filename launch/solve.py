@@ -20,9 +20,9 @@ from absl import flags
 
 from agentflow_jax.assembly import solver as solver_lib
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import config_validation
+from agentflow_jax.core import config_validation, redaction
 from agentflow_jax.core import trajectory as trajectory_lib
-from agentflow_jax.rollout import record_codec, recorder, redaction, transcript
+from agentflow_jax.rollout import record_codec, recorder, transcript
 from agentflow_jax.training import cli, compile_cache
 from agentflow_jax.training import run_dir as run_dir_lib
 

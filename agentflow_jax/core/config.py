@@ -167,9 +167,30 @@ class ToolsConfig:
   call_timeout_s: float = 120.0
   # Characters of a result kept for the prompts; the middle is cut.
   max_output_chars: int = 20000
-  # A saved bm25s index; "" = the one worldfacts builds.
+  # Where wikipedia_search looks: a saved index, or the API of a wiki.
+  wikipedia_source: str = "index"  # index | api
+  wikipedia_api_url: str = "https://en.wikipedia.org/w/api.php"
+  # What launch/build_index.py wrote; "" = the index worldfacts builds.
   search_index_dir: str = ""
   search_top_k: int = 3
+  # An OpenAI-compatible embedding API, which then ranks passages and searches
+  # dense indexes; "" = BM25.
+  embedding_url: str = ""
+  embedding_model: str = ""
+  # Who answers google_search, and where ("" = Google's own address).
+  # programmable_search | gemini | searxng | retrieve
+  google_backend: str = "programmable_search"
+  google_url: str = ""
+  google_model: str = "gemini-2.5-flash"
+  # HOST:PORT pairs web_search may reach though they are not public.
+  web_allowed_hosts: tuple[str, ...] = ()
+  # Modules to import that define tools of your own (docs/tools.md).
+  user_modules: tuple[str, ...] = ()
+  # MCP servers whose tools are added: NAME=COMMAND or NAME=URL.
+  mcp_servers: tuple[str, ...] = ()
+  # Where model code runs. monty: a subset of Python, no OS behind it;
+  # bubblewrap: all of CPython in a jail, with numpy and sympy if installed.
+  python_sandbox: str = "monty"  # monty | bubblewrap
   # Where model code runs. monty: a subset of Python, no OS behind it;
   # bubblewrap: all of CPython in a jail, with numpy and sympy if installed.
   python_sandbox: str = "monty"  # monty | bubblewrap

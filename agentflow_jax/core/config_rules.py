@@ -229,10 +229,27 @@ RULES: tuple[Rule, ...] = (
     fields=("tools.enabled", "tools.search_index_dir", "tasks.train"),
     broken=lambda c: (
       "wikipedia_search" in c.tools.enabled
+      and c.tools.wikipedia_source == "index"
       and not c.tools.search_index_dir
       and c.tasks.train != "worldfacts"
     ),
     why="wikipedia_search needs a search_index_dir for other tasks",
+  ),
+  Rule(
+    fields=("tools.embedding_url", "tools.embedding_model"),
+    broken=lambda c: (
+      bool(c.tools.embedding_url) != bool(c.tools.embedding_model)
+    ),
+    why="an embedding endpoint needs both its address and a model's name",
+  ),
+  Rule(
+    fields=("tools.enabled", "tools.google_backend", "tools.google_url"),
+    broken=lambda c: (
+      "google_search" in c.tools.enabled
+      and c.tools.google_backend in ("searxng", "retrieve")
+      and not c.tools.google_url
+    ),
+    why="say where the service is",
   ),
   Rule(
     fields=("tools.python_timeout_s", "tools.call_timeout_s"),

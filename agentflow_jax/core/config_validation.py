@@ -31,6 +31,11 @@ CHOICES: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
     "agent.prompt_style": ("full", "compact"),
     "agent.plan_format": ("labelled", "json"),
     "tools.python_sandbox": ("monty", "bubblewrap"),
+    "tools.google_backend": (
+      *("programmable_search", "gemini", "searxng", "retrieve"),
+    ),
+    "tools.wikipedia_source": ("index", "api"),
+    "tools.python_sandbox": ("monty", "bubblewrap"),
     "learner.schedule": ("constant", "linear", "cosine"),
     "learner.kl_estimator": ("k1", "k2", "k3"),
     "learner.aggregation": ("flow", "token_mean", "turn_mean", "constant"),

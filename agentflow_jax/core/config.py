@@ -52,7 +52,8 @@ class MeshConfig:
 class TasksConfig:
   """Questions to train and evaluate on."""
 
-  # "worldfacts" or "jsonl:PATH" (id, question, answers, data_source, scorer).
+  # "worldfacts", "jsonl:PATH" (id, question, answers, data_source, scorer),
+  # "tfds:NAME" (launch/prepare_data.py) or "mix:SPEC@WEIGHT@LIMIT,...".
   train: str = "worldfacts"
   evaluation: str = "worldfacts"
   # Prepared datasets and indexes; "" = RUN_DIR/data.
@@ -71,8 +72,9 @@ class AgentConfig:
   max_calls_per_turn: int = 4
   # Planner tokens (prompt + completion, all turns) an episode may use.
   max_episode_tokens: int = 65536
-  # Wall-clock limit of an episode.
+  # Wall-clock limits of an episode and of one turn in it.
   episode_timeout_s: float = 500.0
+  turn_timeout_s: float = 500.0
   # Unreadable plans in a row that end the episode as PARSE_FAILURE.
   max_parse_failures: int = 3
   # full: descriptions and format rules for a general LLM; compact: labels
@@ -165,8 +167,9 @@ class ToolsConfig:
     "wikipedia_search",
   )
   call_timeout_s: float = 120.0
-  # Characters of a result kept for the prompts; the middle is cut.
+  # Characters and tokens of a result kept for the prompts; the middle is cut.
   max_output_chars: int = 20000
+  max_output_tokens: int = 4096
   # Where wikipedia_search looks: a saved index, or the API of a wiki.
   wikipedia_source: str = "index"  # index | api
   wikipedia_api_url: str = "https://en.wikipedia.org/w/api.php"
@@ -188,9 +191,6 @@ class ToolsConfig:
   user_modules: tuple[str, ...] = ()
   # MCP servers whose tools are added: NAME=COMMAND or NAME=URL.
   mcp_servers: tuple[str, ...] = ()
-  # Where model code runs. monty: a subset of Python, no OS behind it;
-  # bubblewrap: all of CPython in a jail, with numpy and sympy if installed.
-  python_sandbox: str = "monty"  # monty | bubblewrap
   # Where model code runs. monty: a subset of Python, no OS behind it;
   # bubblewrap: all of CPython in a jail, with numpy and sympy if installed.
   python_sandbox: str = "monty"  # monty | bubblewrap
@@ -226,8 +226,14 @@ class RolloutConfig:
   max_concurrent_episodes: int = 256
   # The iteration's wall-clock limit; unfinished episodes are masked.
   timeout_s: float = 3600.0
+  # With fewer members left by failures than this, a group is masked whole.
+  min_group: int = 2
   # Record every n-th iteration's trajectories as JSONL.
   record_every: int = 1
+  # record: write down every engine and tool answer; replay: use them instead
+  # of engines and tools, for the same tokens without network or keys.
+  replay: str = "off"  # off | record | replay
+  replay_dir: str = ""
 
 
 @dataclasses.dataclass

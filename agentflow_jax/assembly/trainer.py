@@ -5,7 +5,6 @@ Trainer -> Hugging Face export -> report. Starting it again in the same run
 directory goes on where it stopped.
 """
 
-import contextlib
 import dataclasses
 import time
 
@@ -20,7 +19,6 @@ from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import config_rules, protocols
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
-from agentflow_jax.engines import local
 from agentflow_jax.evaluation.report import report
 from agentflow_jax.hf import exporting
 from agentflow_jax.learner import learner as learner_lib
@@ -58,30 +56,16 @@ async def train(
   mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
   model = await start.start_model(world, run_dir, mesh, shown.phase)
   model_files.save_description(run_dir.model, model.arch, model.tokenizer)
-  async with contextlib.AsyncExitStack() as stack:
-    shown.phase("compiling")
-    samplers = {}
-    for name in sorted(samplers_lib.model_engines(config)):
-      samplers[name] = samplers_lib.build_sampler(config, model, mesh)
-      stack.push_async_callback(samplers[name].close)
-      samplers[name].warm_up()
-    engines = agents_lib.Engines.of(
-      config,
-      {
-        name: local.LocalEngine(sampler, model.tokenizer, name)
-        for name, sampler in samplers.items()
-      },
-    )
-    toolbox = agents_lib.build_toolbox(engines, world.index_dir)
-    stack.push_async_callback(toolbox.aclose)
-    agents = agents_lib.build_agents(
-      engines,
-      toolbox,
-      count_tokens=lambda text: len(model.tokenizer.encode(text)),
-    )
-    policy = samplers[agents_lib.TRAINABLE]
+  shown.phase("compiling")
+  async with samplers_lib.open_agents(
+    config,
+    samplers_lib.Models(policy=model, frozen=model),
+    mesh,
+    world.index_dir,
+  ) as built:
+    policy = built.samplers[agents_lib.TRAINABLE]
     trainer = loop.Trainer(
-      _parts(world, run_dir, model, mesh, agents, policy, shown, stop),
+      _parts(world, run_dir, model, mesh, built, policy, shown, stop),
       started_s,
     )
     result = await trainer.run()
@@ -95,7 +79,7 @@ def _parts(
   run_dir: run_dir_lib.RunDir,
   model: checkpointing.LoadedModel,
   mesh: jax.sharding.Mesh,
-  agents: agents_lib.Agents,
+  built: samplers_lib.BuiltAgents,
   policy: loop.PolicySampler,
   shown: progress.Progress,
   stop: stop_signal.StopSignal,
@@ -106,7 +90,7 @@ def _parts(
   async def evaluate(
     task: task_lib.Task, member: int
   ) -> trajectory_lib.Trajectory:
-    return await agents.run(
+    return await built.agents.run(
       task, member, stream=_EVALUATION_STREAM, evaluation=True
     )
 
@@ -124,7 +108,7 @@ def _parts(
     start_params=model.params,
     reference_params=model.params,
     sampler=policy,
-    rollouts=_rollouts(world, agents, reward_fn),
+    rollouts=_rollouts(world, built, reward_fn),
     run_evaluation=evaluate,
     evaluation_tasks=world.evaluation_tasks,
     reward_fn=reward_fn,
@@ -135,7 +119,7 @@ def _parts(
 
 def _rollouts(
   world: world_lib.World,
-  agents: agents_lib.Agents,
+  built: samplers_lib.BuiltAgents,
   reward_fn: protocols.RewardFn,
 ) -> rollouts.RolloutRunner:
   """Training episodes over the train tasks, in the seeded order."""
@@ -144,7 +128,9 @@ def _rollouts(
   async def run_one(
     task: task_lib.Task, member: int, iteration: int
   ) -> trajectory_lib.Trajectory:
-    return await agents.run(task, member, stream=_TRAIN_STREAM, step=iteration)
+    return await built.agents.run(
+      task, member, stream=_TRAIN_STREAM, step=iteration
+    )
 
   return rollouts.RolloutRunner(
     source=world.train_tasks,
@@ -156,6 +142,7 @@ def _rollouts(
     run_one=run_one,
     reward_fn=reward_fn,
     config=config,
+    host_metrics=lambda: built.engines.metrics(reset=True),
   )
 
 

@@ -171,9 +171,8 @@ def read_config(path: str | os.PathLike) -> config_lib.Config:
         f"{file}: {config_validation.unknown_key(key)}; it was written by "
         "another version"
       )
-    section, _, name = key.rpartition(".")
     value = tuple(value) if isinstance(value, list) else value
-    setattr(config_validation.get(config, section), name, value)
+    config_validation.put(config, key, value)
   return config
 
 
@@ -266,10 +265,12 @@ def _to_json(config: config_lib.Config) -> str:
   return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
-def _flatten(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-  """{"learner": {"lr": 1}} -> {"learner.lr": 1}."""
-  return {
-    f"{section}.{name}": value
-    for section, values in sections.items()
-    for name, value in values.items()
-  }
+def _flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """{"learner": {"lr": 1}} -> {"learner.lr": 1}, however deep."""
+  flat = {}
+  for name, value in section.items():
+    if isinstance(value, Mapping):
+      flat |= _flatten(value, f"{prefix}{name}.")
+    else:
+      flat[f"{prefix}{name}"] = value
+  return flat

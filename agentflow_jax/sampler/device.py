@@ -144,7 +144,7 @@ def decode(arch, geometry, params, cache, rows_B, knobs_B, *, eos_ids):
 
   def step(state: _Decoding) -> _Decoding:
     attend = cached_attention.decode_attend(
-      cache, cached_B, state.step, reads, geometry.blocks_per_read
+      cache, 0, cached_B, state.step, reads, geometry.blocks_per_read
     )
     hidden_B1D, fresh = transformer.forward(
       arch,

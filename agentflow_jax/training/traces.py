@@ -23,10 +23,8 @@ from agentflow_jax.tasks.worldfacts import (
   split,
 )
 
-# Searching takes most turns of any plan, and generalists know nothing here.
-_STRATEGY = random_strategy.StrategySettings(
-  search_weight=1.5, generalist_weight=0.5
-)
+# Searching takes most turns of any plan; the rest is even.
+_STRATEGY = random_strategy.StrategySettings(search_weight=1.5)
 _ENDING_SHARE = 0.2  # of made-up words that would be whole without one
 
 

@@ -58,7 +58,9 @@ def test_other_questions_get_another_folder(data_dir, monkeypatch, tmp_path):
   source = sources.open_source("worldfacts", data_dir, "train")
   assert len(source) == 3
   monkeypatch.undo()
-  assert len(sources.open_source("worldfacts", data_dir, "train")) == 1800
+  assert len(sources.open_source("worldfacts", data_dir, "train")) == sum(
+    questions.COUNTS["train"].values()
+  )
 
 
 def test_preparing_says_nothing_on_stdout(tmp_path):
@@ -83,7 +85,9 @@ def test_processes_that_prepare_at_once_agree(tmp_path):
   for process in running:
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
-  assert len(sources.open_source("worldfacts", tmp_path, "train")) == 1800
+  assert len(sources.open_source("worldfacts", tmp_path, "train")) == sum(
+    questions.COUNTS["train"].values()
+  )
 
 
 def test_a_lost_race_is_won_by_the_other(tmp_path, monkeypatch):
@@ -135,7 +139,7 @@ def test_a_killed_process_leaves_nothing_that_is_read(tmp_path):
   assert not list(tmp_path.rglob("dataset_info.json"))
   source = sources.open_source("worldfacts", tmp_path, "train")
   assert source[0] == questions.tasks("train")[0]
-  assert len(source) == 1800
+  assert len(source) == sum(questions.COUNTS["train"].values())
 
 
 @pytest.mark.parametrize(

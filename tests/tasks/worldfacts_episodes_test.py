@@ -45,7 +45,9 @@ def test_the_oracle_solves_every_held_out_question(agent):
 
 @pytest.mark.slow
 def test_the_oracle_solves_every_train_question(agent):
-  assert len(_solve_all(agent, questions.tasks(split.TRAIN))) == 1800
+  assert len(_solve_all(agent, questions.tasks(split.TRAIN))) == sum(
+    questions.COUNTS["train"].values()
+  )
 
 
 def test_full_prompts_more_passages_and_all_outputs_work_as_well(agent):

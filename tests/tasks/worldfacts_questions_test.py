@@ -96,23 +96,22 @@ def test_comparisons_name_the_larger_first():
 @pytest.mark.parametrize("split_name", split.SPLITS)
 def test_sizes(split_name):
   count = collections.Counter(t.family for t in questions.tasks(split_name))
-  assert count == dict.fromkeys(
-    questions.FAMILIES, questions.PER_FAMILY[split_name]
-  )
+  assert count == questions.COUNTS[split_name]
   ids = [task.id for task in questions.tasks(split_name)]
   assert len(set(ids)) == len(ids)
   texts = [task.question for task in questions.tasks(split_name)]
   assert len(set(texts)) == len(texts)
 
 
-def test_the_default_sizes():
-  assert questions.PER_FAMILY == {"train": 600, "held_out": 100}
+def test_held_out_questions_are_in_equal_thirds():
+  counts = questions.COUNTS["held_out"]
+  assert counts == {"one_hop": 100, "two_hop": 100, "compute": 100}
 
 
 @pytest.mark.parametrize("split_name", split.SPLITS)
 def test_operations_and_relations_are_balanced(split_name):
   tasks = questions.tasks(split_name)
-  count = questions.PER_FAMILY[split_name]
+  count = questions.COUNTS[split_name][questions.ONE_HOP]
   operations = collections.Counter(
     t.id.split("/")[1] for t in tasks if t.family == questions.COMPUTE
   )

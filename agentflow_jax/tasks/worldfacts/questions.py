@@ -1,4 +1,4 @@
-"""Questions over the facts, in three families, with checkable answers.
+"""Questions over the facts, in families, with checkable answers.
 
   one_hop   "What is the currency of Laos?"
             needs one search
@@ -6,6 +6,11 @@
             needs a second search for what the first one found
   compute   "What is the sum of the atomic numbers of Tin and Gold?"
             needs two searches and then Python
+
+and, for training only, two that are steps on the way to compute:
+
+  arithmetic  "What is the sum of 12 and 79?"                     only Python
+  one_fact    "What is the sum of the atomic number of Tin and 79?"   a search
 
 A split only asks about its own entities (split.py). Which of the possible
 questions are in it, and how each is worded, follows from hashes of their ids,
@@ -34,13 +39,19 @@ TWO_HOP = "two_hop"
 COMPUTE = "compute"
 ARITHMETIC = "arithmetic"
 ONE_FACT = "one_fact"
-FAMILIES = {
-  split.TRAIN: (ONE_HOP, TWO_HOP, COMPUTE, ARITHMETIC, ONE_FACT),
-  split.HELD_OUT: (ONE_HOP, TWO_HOP, COMPUTE),
+# Questions per split and family; fewer where the facts give no more. Training
+# asks most for what is hardest, and has two families more: arithmetic and
+# one_fact are steps on the way to compute, and hold no held-out entity either.
+COUNTS: Mapping[str, Mapping[str, int]] = {
+  split.TRAIN: {
+    ONE_HOP: 400,
+    TWO_HOP: 800,
+    COMPUTE: 1000,
+    ARITHMETIC: 400,
+    ONE_FACT: 600,
+  },
+  split.HELD_OUT: {ONE_HOP: 100, TWO_HOP: 100, COMPUTE: 100},
 }
-
-# Questions per family and split; fewer where the facts give no more.
-PER_FAMILY = {split.TRAIN: 600, split.HELD_OUT: 100}
 # Of arithmetic questions; the number in a one_fact question is at most the
 # fact it meets.
 _MAX_NUMBER = 999
@@ -74,8 +85,8 @@ def tasks(split_name: str) -> tuple[task_lib.Task, ...]:
   long as each has some left.
   """
   chosen = [
-    choose(candidates(split_name, family), PER_FAMILY[split_name])
-    for family in FAMILIES[split_name]
+    choose(candidates(split_name, family), count)
+    for family, count in COUNTS[split_name].items()
   ]
   in_order = _in_turn([iter(queue) for queue in chosen])
   return tuple(candidate.make() for candidate in in_order)

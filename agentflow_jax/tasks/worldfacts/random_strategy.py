@@ -45,8 +45,10 @@ class StrategySettings:
   generalist_weight: float = 1.0
   # Probability that the sub-goal is of the tool's kind.
   kind_match: float = 0.9
-  # Probability that a search asks for an attribute the question is about.
+  # Probability that a search asks for an attribute the question is about, and
+  # that a computation is the one it is about (where there is one).
   question_attribute: float = 0.5
+  question_operation: float = 0.5
 
 
 def random_plan(
@@ -84,7 +86,7 @@ def random_plan(
   if goal_kind == _SEARCH:
     sub_goal = _search_goal(prompt, rng, settings)
   elif goal_kind == _PYTHON:
-    sub_goal = rng.choice(list(operations.SUB_GOALS.values()))
+    sub_goal = _python_goal(prompt, rng, settings)
   else:
     sub_goal = ANSWER_SUB_GOAL
   # A name for every tool: if only searches had one, "none" would be the single
@@ -136,6 +138,16 @@ def _search_goal(
   if query and query.attributes and rng.random() < settings.question_attribute:
     wanted = [relations.PHRASES[name] for name in query.attributes]
   return f"find the {rng.choice(wanted)}"
+
+
+def _python_goal(
+  prompt: reader.Prompt, rng: random.Random, settings: StrategySettings
+) -> str:
+  """An operation, the question's or any."""
+  query = grammar.parse(prompt.question)
+  if query and query.operation and rng.random() < settings.question_operation:
+    return operations.SUB_GOALS[query.operation]
+  return rng.choice(list(operations.SUB_GOALS.values()))
 
 
 def _kind(tool_name: str) -> str:

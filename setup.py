@@ -46,8 +46,10 @@ _EXTRAS = {
     "pyright>=1.1.400",
     "ruff>=0.9",
   ],
-  # Parity tests and benchmarks only; the package never imports it.
+  # Parity tests only; the package never imports it.
   "torch": ["torch==2.13.0"],
+  # What launch/benchmark.py compares with; imported by its peers only.
+  "bench": ["google-tunix>=0.1.7", "torch==2.13.0"],
 }
 
 setuptools.setup(

@@ -23,6 +23,7 @@ LAYERS = (
   ("engines", "evaluation"),
   ("training",),
   ("assembly",),
+  ("benchmarks",),
   ("launch", "configs", "testing"),  # testing: fakes, for tests only
 )
 # Narrower than its row.

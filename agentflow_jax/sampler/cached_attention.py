@@ -11,7 +11,7 @@ Scores, maxima, sums and outputs are float32.
 
 Axes: B row, K key/value head, G query head of a key/value head, M query
 (G times tokens), H head dim, C token of a block, T decode step, U block of one
-read, L layer.
+read, X token of one read, L layer.
 """
 
 from typing import Any
@@ -75,12 +75,13 @@ def prefill_attend(
 
 
 def decode_attend(
-  cache: cache_lib.KVCache, cached_B, step, reads, blocks_per_read: int
+  cache: cache_lib.KVCache, first, cached_B, step, reads, blocks_per_read: int
 ) -> transformer.Attend:
   """Attention of one new token per row.
 
   Args:
-    cache: its slots are the rows.
+    cache: its slots from `first` on are the rows.
+    first: slot of the first row.
     cached_B: how many tokens of each row's slot may be seen.
     step: index of this step in the carry; earlier steps are visible.
     reads: how often to read `blocks_per_read` blocks; covers max(cached_B).
@@ -89,8 +90,7 @@ def decode_attend(
   Returns:
     An `attend` over [B, 1, ...] arrays with carry (keys_LBKTH, values_LBKTH).
   """
-  block_tokens = cache.block_tokens
-  read_tokens = blocks_per_read * block_tokens
+  read_tokens = blocks_per_read * cache.block_tokens
 
   def attend(layer, q_BTNH, k_BTKH, v_BTKH, carry):
     keys_LBKTH, values_LBKTH = (
@@ -114,17 +114,22 @@ def decode_attend(
     )
 
     def read(index, state):
-      at = (layer, index * blocks_per_read, 0, 0, 0, 0)
+      at = (layer, index * blocks_per_read, first, 0, 0, 0)
       size = (1, blocks_per_read, q_BKGH.shape[0])
       key_UBKHC = _block(cache.keys_LJSKHC, at, size)[0]
       value_UBKCH = _block(cache.values_LJSKCH, at, size)[0]
-      position_UC = index * read_tokens + jnp.arange(read_tokens).reshape(
-        blocks_per_read, block_tokens
-      )
-      seen_UBC = position_UC[:, None] < cached_B[:, None]
-      q_UBKGH = jnp.broadcast_to(q_BKGH, (blocks_per_read, *q_BKGH.shape))
+      # Side by side while they are copied anyway: fewer and longer products.
+      key_BKHUC = jnp.transpose(key_UBKHC, (1, 2, 3, 0, 4))
+      value_BKUCH = jnp.transpose(value_UBKCH, (1, 2, 0, 3, 4))
+      rows, kv_heads, head_dim = key_BKHUC.shape[:3]
+      position_X = index * read_tokens + jnp.arange(read_tokens)
+      seen_BX = position_X < cached_B[:, None]
       return _more(
-        state, q_UBKGH, key_UBKHC, value_UBKCH, seen_UBC[:, :, None, None]
+        state,
+        q_BKGH,
+        key_BKHUC.reshape(rows, kv_heads, head_dim, read_tokens),
+        value_BKUCH.reshape(rows, kv_heads, read_tokens, head_dim),
+        seen_BX[:, None, None],
       )
 
     state = jax.lax.fori_loop(0, reads, read, state)
@@ -173,24 +178,20 @@ def _first(q, key, value, seen) -> Accumulator:
 
 
 def _more(state: Accumulator, q, key, value, seen) -> Accumulator:
-  """Adds keys to the accumulator; a leading axis U is summed over.
+  """Adds keys to the accumulator.
 
   Where nothing is seen the result equals `state` to the bit: the maximum
   stays, its factor is exp(0) = 1, the rest adds 0.
   """
   top, total, out = state
   scores = jnp.where(seen, _scores(q, key), _MASKED)
-  extra = scores.ndim - top.ndim  # 1 if there is a U axis
-  new_top = jnp.maximum(
-    top, jnp.max(scores, axis=(*range(extra), -1))[..., None]
-  )
+  new_top = jnp.maximum(top, jnp.max(scores, axis=-1, keepdims=True))
   weights = jnp.exp(scores - new_top)
-  added = jnp.sum(_weigh(weights, value), axis=tuple(range(extra)))
   factor = jnp.exp(top - new_top)
   return (
     new_top,
-    total * factor + jnp.sum(weights, axis=(*range(extra), -1))[..., None],
-    out * factor + added,
+    total * factor + jnp.sum(weights, axis=-1, keepdims=True),
+    out * factor + _weigh(weights, value),
   )
 
 

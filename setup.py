@@ -13,14 +13,17 @@ _VERSION = re.search(
 
 _REQUIRES = [
   "absl-py>=2.1",
+  "anyio>=4.6",
   "bm25s>=0.2.13",
   "etils[epath]>=1.9",
   "flax>=0.12",
   "grain>=0.2.10",
+  "httpcore2>=2.16",
   "jax>=0.10",
   "ml-collections>=1.0",
   "ml-dtypes>=0.5",
   "numpy>=2.0",
+  "openai>=1.60",
   "optax>=0.2.6",
   "orbax-checkpoint>=0.11.30",
   "pydantic>=2.10",
@@ -34,22 +37,30 @@ _REQUIRES = [
   "transformers>=4.56",
 ]
 
+_TEST = [
+  "hypothesis>=6.120",
+  "pyright>=1.1.400",
+  "pytest>=8.3",
+  "pytest-timeout>=2.3",
+  "pytest-xdist>=3.6",
+  "ruff>=0.9",
+]
+# Parity tests and benchmarks only; the package never imports it.
+_TORCH = ["torch==2.13.0"]
+
 _EXTRAS = {
+  "bench": [*_TORCH, "google-tunix>=0.1"],
   "cuda": ["jax[cuda13]"],
+  "dev": [*_TEST, *_TORCH],
+  "test": _TEST,
   "tpu": ["jax[tpu]"],
+  # Tools of MCP servers.
+  "mcp": ["mcp>=2.3"],
+  # launch/serve_retriever.py.
+  "serve": ["httptools>=0.6", "uvloop>=0.21"],
+  # For the bubblewrap sandbox; numpy is there anyway.
+  "sandbox": ["sympy>=1.13"],
   "wandb": ["wandb>=0.19"],
-  "test": [
-    "hypothesis>=6.120",
-    "pytest>=8.3",
-    "pytest-timeout>=2.3",
-    "pytest-xdist>=3.6",
-    "pyright>=1.1.400",
-    "ruff>=0.9",
-  ],
-  # Parity tests only; the package never imports it.
-  "torch": ["torch==2.13.0"],
-  # What launch/benchmark.py compares with; imported by its peers only.
-  "bench": ["google-tunix>=0.1.7", "torch==2.13.0"],
 }
 
 setuptools.setup(
@@ -59,7 +70,12 @@ setuptools.setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=setuptools.find_packages(include=["agentflow_jax*"]),
-  package_data={"agentflow_jax": ["tasks/worldfacts/data/*.tsv"]},
+  package_data={
+    "agentflow_jax": [
+      "evaluation/report/assets/*",
+      "tasks/worldfacts/data/*.tsv",
+    ]
+  },
   install_requires=_REQUIRES,
   extras_require=_EXTRAS,
 )

@@ -20,9 +20,10 @@ from absl import flags
 
 from agentflow_jax.assembly import solver as solver_lib
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import config_validation
+from agentflow_jax.core import config_validation, redaction
+from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
-from agentflow_jax.rollout import record_codec, recorder, redaction, transcript
+from agentflow_jax.rollout import record_codec, recorder, transcript
 from agentflow_jax.training import cli, compile_cache
 from agentflow_jax.training import run_dir as run_dir_lib
 
@@ -43,6 +44,7 @@ _CONFIG = cli.define_config_flag()
 
 
 def main(argv: list[str]) -> int:
+  tasks = [solver_lib.to_task(question) for question in argv[1:]]
   config = chosen_config()
   config_validation.validate(config, training=False)
   run = solver_lib.find_run(_CHECKPOINT.value)
@@ -53,7 +55,7 @@ def main(argv: list[str]) -> int:
   if isinstance(sys.stdout, io.TextIOWrapper):
     # A terminal that can not show a character gets its escape.
     sys.stdout.reconfigure(errors="backslashreplace")
-  return asyncio.run(answer(config, argv[1:]))
+  return asyncio.run(answer(config, tasks))
 
 
 def chosen_config() -> config_lib.Config:
@@ -72,18 +74,18 @@ def chosen_config() -> config_lib.Config:
   return config
 
 
-async def answer(config: config_lib.Config, questions: list[str]) -> int:
+async def answer(config: config_lib.Config, tasks: list[task_lib.Task]) -> int:
   """Answers them in turn; 1 if one was lost to a failure."""
   failed = False
   shown = transcript.Transcript(sys.stdout)
   async with solver_lib.open_solver(config, _CHECKPOINT.value) as solver:
-    for question in questions:
+    for task in tasks:
       if _JSON.value:
-        trajectory = await solver.solve(question)
+        trajectory = await solver.solve(task)
         print(to_json(trajectory), flush=True)
       else:
-        shown.question(question)
-        trajectory = await solver.solve(question, shown.turn)
+        shown.question(task.question)
+        trajectory = await solver.solve(task, shown.turn)
         shown.end(trajectory)
       failed |= trajectory.stop_reason.masked
   return int(failed)

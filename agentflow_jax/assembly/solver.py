@@ -39,38 +39,43 @@ class Solver:
 
   Example:
     async with open_solver(config, "runs/quickstart-seed0") as solver:
-      trajectory = await solver.solve("What is the capital of Laos?")
+      trajectory = await solver.solve(to_task("What is the capital of Laos?"))
   """
 
   agents: agents_lib.Agents
 
   async def solve(
-    self, question: str, on_turn: episode.OnTurn | None = None
+    self, task: task_lib.Task, on_turn: episode.OnTurn | None = None
   ) -> trajectory_lib.Trajectory:
     """One episode, with the limits of an evaluation.
 
     Args:
-      question: any text; equal ones give equal answers for equal seeds.
+      task: any; `to_task` makes one of a question.
       on_turn: told of every turn as it is finished.
 
     Returns:
       The unscored trajectory; a failed host is a StopReason in it.
-
-    Raises:
-      UserError: the question is blank.
     """
-    if not question.strip():
-      raise errors.UserError("the question is empty")
-    digest = hashlib.blake2b(question.encode("utf-8", "replace"), digest_size=8)
-    task = task_lib.Task(
-      id=f"{_STREAM}/{digest.hexdigest()}",
-      question=question,
-      answers=(),
-      data_source=_DATA_SOURCE,
-    )
     return await self.agents.run(
       task, 0, stream=_STREAM, evaluation=True, on_turn=on_turn
     )
+
+
+def to_task(question: str) -> task_lib.Task:
+  """A user's question; equal ones draw equal tokens for equal seeds.
+
+  Raises:
+    UserError: the question is blank.
+  """
+  if not question.strip():
+    raise errors.UserError("the question is empty")
+  digest = hashlib.blake2b(question.encode("utf-8", "replace"), digest_size=8)
+  return task_lib.Task(
+    id=f"{_STREAM}/{digest.hexdigest()}",
+    question=question,
+    answers=(),
+    data_source=_DATA_SOURCE,
+  )
 
 
 def find_run(checkpoint: str | os.PathLike) -> pathlib.Path | None:

@@ -52,7 +52,8 @@ class MeshConfig:
 class TasksConfig:
   """Questions to train and evaluate on."""
 
-  # "worldfacts" or "jsonl:PATH" (id, question, answers, data_source, scorer).
+  # "worldfacts", "jsonl:PATH" (id, question, answers, data_source, scorer),
+  # "tfds:NAME" (launch/prepare_data.py) or "mix:SPEC@WEIGHT@LIMIT,...".
   train: str = "worldfacts"
   evaluation: str = "worldfacts"
   # Prepared datasets and indexes; "" = RUN_DIR/data.
@@ -71,8 +72,9 @@ class AgentConfig:
   max_calls_per_turn: int = 4
   # Planner tokens (prompt + completion, all turns) an episode may use.
   max_episode_tokens: int = 65536
-  # Wall-clock limit of an episode.
+  # Wall-clock limits of an episode and of one turn in it.
   episode_timeout_s: float = 500.0
+  turn_timeout_s: float = 500.0
   # Unreadable plans in a row that end the episode as PARSE_FAILURE.
   max_parse_failures: int = 3
   # full: descriptions and format rules for a general LLM; compact: labels
@@ -89,11 +91,31 @@ class AgentConfig:
 
 
 @dataclasses.dataclass
+class EngineOptions:
+  """How one role's PROVIDER:MODEL (or "frozen") is reached and sampled."""
+
+  # Where the API is; "" = the provider's own address.
+  base_url: str = ""
+  # -1 = engines.frozen_temperature.
+  temperature: float = -1.0
+  top_p: float = 1.0
+  # 0 = engines.frozen_max_tokens.
+  max_tokens: int = 0
+  # Bind answers to a JSON schema where the provider can do so.
+  structured: bool = True
+  # Per million tokens, in any currency; for the cost metric.
+  input_price: float = 0.0
+  output_price: float = 0.0
+
+
+@dataclasses.dataclass
 class EnginesConfig:
   """Who answers for each role.
 
   "trainable" = the policy, "frozen" = the start model (shared with the KL
-  reference), "scripted:worldfacts" = the rules of the embedded world.
+  reference), "scripted:worldfacts" = the rules of the embedded world,
+  "PROVIDER:MODEL" = a model behind an API (core/providers.py), e.g.
+  "openai:gpt-4o-mini" or "vllm:Qwen/Qwen2.5-7B-Instruct".
   """
 
   planner: str = "trainable"
@@ -101,12 +123,38 @@ class EnginesConfig:
   verifier: str = "frozen"
   generator: str = "frozen"
   tool: str = "frozen"
+  planner_options: EngineOptions = _section(EngineOptions)
+  executor_options: EngineOptions = _section(EngineOptions)
+  verifier_options: EngineOptions = _section(EngineOptions)
+  generator_options: EngineOptions = _section(EngineOptions)
+  tool_options: EngineOptions = _section(EngineOptions)
   call_timeout_s: float = 120.0
   # Further tries after an infrastructure failure, with jittered back-off.
   retries: int = 2
   # How frozen modules are sampled.
   frozen_temperature: float = 0.0
   frozen_max_tokens: int = 1024
+  # Calls to one role's API at the same time; further ones wait.
+  max_concurrent_calls: int = 64
+  # Failures in a row after which an API is left alone for a while, and how
+  # long; then one call tries it again.
+  circuit_failures: int = 5
+  circuit_pause_s: float = 10.0
+  # Let APIs send answers piece by piece (for gateways that cut idle calls).
+  stream: bool = False
+  # Answers of APIs are kept here and used again; "" = off.
+  cache_dir: str = ""
+
+  def by_role(self) -> dict[str, str]:
+    """Each role's engine name."""
+    return {role: getattr(self, role) for role in ENGINE_ROLES}
+
+  def options(self, role: str) -> EngineOptions:
+    return getattr(self, f"{role}_options")
+
+
+# The fields of EnginesConfig that name an engine.
+ENGINE_ROLES = ("planner", "executor", "verifier", "generator", "tool")
 
 
 @dataclasses.dataclass
@@ -119,11 +167,33 @@ class ToolsConfig:
     "wikipedia_search",
   )
   call_timeout_s: float = 120.0
-  # Characters of a result kept for the prompts; the middle is cut.
+  # Characters and tokens of a result kept for the prompts; the middle is cut.
   max_output_chars: int = 20000
-  # A saved bm25s index; "" = the one worldfacts builds.
+  max_output_tokens: int = 4096
+  # Where wikipedia_search looks: a saved index, or the API of a wiki.
+  wikipedia_source: str = "index"  # index | api
+  wikipedia_api_url: str = "https://en.wikipedia.org/w/api.php"
+  # What launch/build_index.py wrote; "" = the index worldfacts builds.
   search_index_dir: str = ""
   search_top_k: int = 3
+  # An OpenAI-compatible embedding API, which then ranks passages and searches
+  # dense indexes; "" = BM25.
+  embedding_url: str = ""
+  embedding_model: str = ""
+  # Who answers google_search, and where ("" = Google's own address).
+  # programmable_search | gemini | searxng | retrieve
+  google_backend: str = "programmable_search"
+  google_url: str = ""
+  google_model: str = "gemini-2.5-flash"
+  # HOST:PORT pairs web_search may reach though they are not public.
+  web_allowed_hosts: tuple[str, ...] = ()
+  # Modules to import that define tools of your own (docs/tools.md).
+  user_modules: tuple[str, ...] = ()
+  # MCP servers whose tools are added: NAME=COMMAND or NAME=URL.
+  mcp_servers: tuple[str, ...] = ()
+  # Where model code runs. monty: a subset of Python, no OS behind it;
+  # bubblewrap: all of CPython in a jail, with numpy and sympy if installed.
+  python_sandbox: str = "monty"  # monty | bubblewrap
   python_timeout_s: float = 10.0
   python_memory_mb: int = 256
   python_max_output_chars: int = 3500
@@ -156,8 +226,14 @@ class RolloutConfig:
   max_concurrent_episodes: int = 256
   # The iteration's wall-clock limit; unfinished episodes are masked.
   timeout_s: float = 3600.0
+  # With fewer members left by failures than this, a group is masked whole.
+  min_group: int = 2
   # Record every n-th iteration's trajectories as JSONL.
   record_every: int = 1
+  # record: write down every engine and tool answer; replay: use them instead
+  # of engines and tools, for the same tokens without network or keys.
+  replay: str = "off"  # off | record | replay
+  replay_dir: str = ""
 
 
 @dataclasses.dataclass

@@ -6,6 +6,7 @@ later (`errors.UserError`), is one line on stderr and exit code 2; a bug keeps
 its traceback and exits 1; Ctrl-C exits 130.
 """
 
+import dataclasses
 import functools
 import inspect
 import logging as python_logging
@@ -20,8 +21,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import config_validation, errors
-from agentflow_jax.training import default_config, overrides
+from agentflow_jax.core import config_validation, errors, redaction
+from agentflow_jax.training import default_config, overrides, quiet_output
 
 Main = Callable[[list[str]], int | None]
 
@@ -134,12 +135,12 @@ def _parse_flags(
     _complain(lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}")
   else:
     logging.get_absl_handler().addFilter(_is_ours)
+    quiet_output.install()
     return rest
   sys.exit(_EXIT_USER_ERROR)
 
 
 def _parse(argv: list[str], arguments: str | None) -> list[str]:
-  flags.FLAGS.set_gnu_getopt(arguments is not None)
   has_config = _CONFIG_FLAG in flags.FLAGS
   if has_config:
     expanded = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
@@ -164,7 +165,8 @@ def _parse(argv: list[str], arguments: str | None) -> list[str]:
 
 
 def _complain(message: str) -> None:
-  sys.stderr.write(f"error: {' '.join(message.split())}\n")
+  redact = redaction.Redactor.from_environment()
+  sys.stderr.write(redact(f"error: {' '.join(message.split())}\n"))
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:
@@ -209,6 +211,12 @@ def _config_help() -> list[str]:
     about = inspect.getdoc(type(value)) or section
     lines += ["", textwrap.indent(about, "  ")]
     for name, child in vars(value).items():
+      if dataclasses.is_dataclass(child):
+        keys = ", ".join(vars(child))
+        lines.append(f"  --config.{section}.{name}.KEY=VALUE")
+        about = inspect.getdoc(type(child)) or ""
+        lines += _indented(f"{about} Keys: {keys}")
+        continue
       text = ",".join(child) if isinstance(child, tuple) else child
       lines.append(f"  --config.{section}.{name}={text}")
       lines += _indented(comments.get(name, ""))

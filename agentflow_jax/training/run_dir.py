@@ -265,10 +265,12 @@ def _to_json(config: config_lib.Config) -> str:
   return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
-def _flatten(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-  """{"learner": {"lr": 1}} -> {"learner.lr": 1}."""
-  return {
-    f"{section}.{name}": value
-    for section, values in sections.items()
-    for name, value in values.items()
-  }
+def _flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """{"learner": {"lr": 1}} -> {"learner.lr": 1}, however deep."""
+  flat = {}
+  for name, value in section.items():
+    if isinstance(value, Mapping):
+      flat |= _flatten(value, f"{prefix}{name}.")
+    else:
+      flat[f"{prefix}{name}"] = value
+  return flat

@@ -241,3 +241,13 @@ def test_atomic_write_replaces_the_whole_file(tmp_path):
   run_dir_lib.atomic_write(path, "é\n")
   assert path.read_text(encoding="utf-8") == "é\n"
   assert os.listdir(tmp_path) == ["a"]
+
+
+def test_options_inside_a_section_survive_a_restart(tmp_path):
+  config = config_lib.Config()
+  config.engines.planner_options.temperature = 0.25
+  with run_dir_lib.RunDir.open(tmp_path, config):
+    pass
+  assert run_dir_lib.read_config(tmp_path) == config
+  with run_dir_lib.RunDir.open(tmp_path, config) as opened:
+    assert opened.resumed

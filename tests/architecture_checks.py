@@ -25,8 +25,9 @@ LAYERS = (
   ("evaluation",),
   ("training",),
   ("assembly",),
+  ("testing",),  # fakes, for tests and benchmarks
   ("benchmarks",),
-  ("launch", "configs", "testing"),  # testing: fakes, for tests only
+  ("launch", "configs"),
 )
 # Narrower than its row.
 ONLY_FROM = {"configs": {"core"}}

@@ -23,5 +23,21 @@ def _rollout(options: Options) -> report.Report:
   )
 
 
+def _agent(options: Options) -> report.Report:
+  from agentflow_jax.benchmarks import agent_suite
+
+  del options  # no model takes part
+  figures = agent_suite.run()
+  rows = [{"figure": name, "value": str(v)} for name, v in figures.items()]
+  return report.Report(
+    suite="agent",
+    figures=figures,
+    sections=[report.Section(title="the agent's host side", rows=rows)],
+  )
+
+
 # Each imports what it needs when it runs.
-SUITES: dict[str, Callable[[Options], report.Report]] = {"rollout": _rollout}
+SUITES: dict[str, Callable[[Options], report.Report]] = {
+  "agent": _agent,
+  "rollout": _rollout,
+}

@@ -25,7 +25,9 @@ LAYERS = (
   ("evaluation",),
   ("training",),
   ("assembly",),
-  ("launch", "configs", "testing"),  # testing: fakes, for tests only
+  ("testing",),  # fakes, for tests and benchmarks
+  ("benchmarks",),
+  ("launch", "configs"),
 )
 # Narrower than its row.
 ONLY_FROM = {"configs": {"core"}}

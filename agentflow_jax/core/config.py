@@ -211,7 +211,7 @@ class SamplerConfig:
   max_completion_tokens: int = 2048
   # Rows decoded together; further requests wait.
   slots: int = 64
-  # Decode steps per device dispatch.
+  # Decode steps of a window; a dispatch has more of them while nobody waits.
   decode_steps: int = 16
   # Prompt tokens of one row computed per prefill dispatch.
   prefill_chunk_tokens: int = 128

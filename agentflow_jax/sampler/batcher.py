@@ -2,8 +2,10 @@
 
 Flow of a round: take what arrived, drop what was cancelled or is late, admit
 first come first served, then run one dispatch: queued prefill if there is any,
-else decode. Prefill goes first because a decode dispatch costs the same however
-few rows take part. Rows that ended leave their slot before the next round.
+else decode. Prefill goes first, so that what waits for it decodes together with
+the rest. Rows that ended leave their slot before the next round, and the rows
+that stay are moved together when that empties a decode group. A decode dispatch
+has one window of steps, and twice as many as the last while nothing arrives.
 
 Synchronous and owned by one thread at a time; `metrics` alone may be called
 from another. Knows nothing of event loops.
@@ -20,7 +22,7 @@ import jax
 import numpy as np
 
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.sampler import layout
+from agentflow_jax.sampler import compaction, layout
 from agentflow_jax.sampler import metrics as metrics_lib
 from agentflow_jax.sampler import programs as programs_lib
 from agentflow_jax.sampler import rows as rows_lib
@@ -54,6 +56,7 @@ class Batcher:
     self._scheduler = scheduler
     self._params = params
     self._cache: Any = None
+    self._windows = 1  # of the next decode dispatch
     self._waiting: collections.deque[Ticket] = collections.deque()
     self._lock = threading.Lock()  # counters and trie
     self._counters = metrics_lib.Counters()
@@ -101,8 +104,12 @@ class Batcher:
     """Runs one round; returns the tickets that ended in it."""
     self.warm_up()
     self._waiting.extend(arrived)
+    if self._waiting:
+      self._windows = 1
     finished = self._drop()
     self._admit()
+    if not self._scheduler.pending:
+      self._compact()
     if self._scheduler.pending:
       self._extend()
     elif self._rows.occupied:
@@ -154,15 +161,29 @@ class Batcher:
         counters.computed_tokens += placement.computed
         counters.chunk_tokens += placement.padded
         counters.unique_tokens += self._trie.add(ticket.prompt)
-        counters.queue_age_sum_s += waited_s
-        counters.queue_age_max_s = max(counters.queue_age_max_s, waited_s)
+        counters.queue_ages_s.append(waited_s)
+
+  def _compact(self) -> None:
+    """Moves rows together; the exchanges are queued as operations."""
+    geometry = self._programs.geometry
+    moved = compaction.moves(
+      self._rows.active_S,
+      shards=geometry.shards,
+      group_rows=geometry.group_rows,
+    )
+    for source, target in moved:
+      tokens = int(self._rows.columns_S[source, layout.Row.CACHED])
+      self._scheduler.swap(source, target, tokens)
+      self._rows.swap(source, target)
+    with self._lock:
+      self._counters.moved_rows += len(moved)
 
   def _extend(self) -> None:
-    started_s = time.monotonic()
     arrays = _pack(
       self._scheduler.take_operations(layout.OPERATIONS),
       self._programs.geometry.block_tokens,
     )
+    started_s = time.monotonic()
     self._cache = self._programs.extend(self._params, self._cache, *arrays)
     jax.block_until_ready(self._cache)
     with self._lock:
@@ -172,8 +193,13 @@ class Batcher:
   def _decode(self) -> list[Finished]:
     started_s = time.monotonic()
     self._cache, tokens_TS, logprobs_TS, drawn_S = self._programs.decode(
-      self._params, self._cache, self._rows.columns_S, self._rows.knobs_S
+      self._params,
+      self._cache,
+      self._next_windows(),
+      self._rows.columns_S,
+      self._rows.knobs_S,
     )
+    device_s = time.monotonic() - started_s
     finished = []
     for slot, ticket, reason in self._rows.advance(
       tokens_TS, logprobs_TS, drawn_S
@@ -185,8 +211,16 @@ class Batcher:
       counters.decode_dispatches += 1
       counters.completion_tokens += int(drawn_S.sum())
       counters.row_steps += self._programs.row_steps(drawn_S)
-      counters.decode_s += time.monotonic() - started_s
+      counters.decode_s += device_s
     return finished
+
+  def _next_windows(self) -> int:
+    """How many windows to run now; twice as many next time."""
+    geometry = self._programs.geometry
+    certain = -(-self._rows.certain_steps() // geometry.decode_steps)
+    windows = min(self._windows, certain, geometry.windows)
+    self._windows = 2 * windows
+    return windows
 
   def _free(self, slot: int) -> None:
     self._rows.stop(slot)
@@ -209,5 +243,6 @@ def _pack(
       row[Op.SOURCE] = operation.source
       row[Op.COPY_BLOCKS] = operation.copy_blocks
       row[Op.BLOCK] = operation.block
+      row[Op.SWAP_BLOCKS] = operation.swap_blocks
       tokens_PRC[shard, index, : len(operation.tokens)] = operation.tokens
   return count_P, ops_PR, tokens_PRC

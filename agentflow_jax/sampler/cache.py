@@ -74,13 +74,26 @@ def copy_blocks(cache: KVCache, source, target, blocks) -> KVCache:
   )
 
 
+def swap_blocks(cache: KVCache, a, b, blocks) -> KVCache:
+  """Exchanges the first `blocks` blocks (traced) of two slots."""
+
+  def swap(block, cache):
+    of_a, of_b = read_block(cache, a, block), read_block(cache, b, block)
+    # Both are read before either is written.
+    of_a, of_b = jax.lax.optimization_barrier((of_a, of_b))
+    cache = write_block(cache, a, block, *of_b)
+    return write_block(cache, b, block, *of_a)
+
+  return jax.lax.fori_loop(0, blocks, swap, cache)
+
+
 def append_decoded(
-  cache: KVCache, keys_LRKTH, values_LRKTH, start_R, first_R
+  cache: KVCache, keys_LRKTH, values_LRKTH, slot, start_R, first_R
 ) -> KVCache:
   """Writes the T tokens that each row decoded from position `start` on.
 
-  Only those from index `first` on are written; T writes nothing. The window
-  may straddle two blocks.
+  The rows are the slots from `slot` on. Only tokens from index `first` on are
+  written; T writes nothing. The window may straddle two blocks.
   """
   blocks, block_tokens = cache.keys_LJSKHC.shape[1], cache.block_tokens
   rows, steps = keys_LRKTH.shape[1], keys_LRKTH.shape[3]
@@ -88,7 +101,7 @@ def append_decoded(
   written_RT = jnp.arange(steps) >= first_R[:, None]
   # Out of range is dropped.
   block_RT = jnp.where(written_RT, position_RT // block_tokens, blocks)
-  slot_RT = jnp.broadcast_to(jnp.arange(rows)[:, None], (rows, steps))
+  slot_RT = jnp.broadcast_to(slot + jnp.arange(rows)[:, None], (rows, steps))
   offset_RT = position_RT % block_tokens
 
   def to_updates(array_LRKTH):

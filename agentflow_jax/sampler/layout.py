@@ -10,6 +10,11 @@ import enum
 from agentflow_jax.core import errors
 
 DATA_AXIS = "data"
+# Windows of decode steps in one dispatch, while nobody is waiting.
+_WINDOWS = 4
+# Rows of one decode product on a CPU. Fewer are slower per row, more leave more
+# rows idle when requests end at different times.
+_CPU_GROUP_ROWS = 16
 # Operations per `extend` dispatch; bounds the time between two admissions.
 OPERATIONS = 16
 # Keys a decode step reads at once: big enough to amortise the loop, small
@@ -24,6 +29,7 @@ class Op(enum.IntEnum):
   SOURCE = 1  # slot to copy from, within the shard
   COPY_BLOCKS = 2  # how many leading blocks to copy; 0 = none
   BLOCK = 3  # chunk to compute; -1 = none
+  SWAP_BLOCKS = 4  # how many leading blocks to exchange with SOURCE; 0 = none
 
 
 class Row(enum.IntEnum):
@@ -59,7 +65,9 @@ class Geometry:
   block_tokens: int
   blocks: int  # per slot, a multiple of `blocks_per_read`
   blocks_per_read: int
-  decode_steps: int
+  decode_steps: int  # of a window
+  group_rows: int  # decoded together; divides `slots_per_shard`
+  windows: int = _WINDOWS  # most of a dispatch
   # Shards go through the same loop rounds, because another mesh axis splits
   # the network and its collectives need every device.
   lockstep: bool = False
@@ -74,9 +82,12 @@ class Geometry:
     block_tokens: int,
     steps: int,
     max_positions: int,
+    group_rows: int | None = None,
     lockstep: bool = False,
   ) -> "Geometry":
     """Sizes for prompts and completions of `tokens` tokens together.
+
+    `group_rows` None decodes all rows of a shard together.
 
     Raises:
       ConfigError: a size is not positive, the mesh has no "data" axis, it does
@@ -106,9 +117,39 @@ class Geometry:
       blocks=-(-needed // per_read) * per_read,
       blocks_per_read=per_read,
       decode_steps=steps,
+      group_rows=_divisor(slots // shards, group_rows),
       lockstep=lockstep,
     )
 
   @property
   def slots_per_shard(self) -> int:
     return self.slots // self.shards
+
+  @property
+  def most_steps(self) -> int:
+    """Decode steps of the longest dispatch."""
+    return self.windows * self.decode_steps
+
+  @property
+  def output_lines(self) -> int:
+    """Of what a decode dispatch hands to the host, per row.
+
+    Tokens (`most_steps` lines), the bits of their float32 logprobs (as many),
+    and how many of them were drawn.
+    """
+    return 2 * self.most_steps + 1
+
+
+def group_rows(platform: str) -> int | None:
+  """Rows decoded together: on an accelerator all, or weights are read twice."""
+  return _CPU_GROUP_ROWS if platform == "cpu" else None
+
+
+def _divisor(slots: int, most: int | None) -> int:
+  """The largest group of at most `most` rows that divides the slots.
+
+  All of them if there is none of at least half that size.
+  """
+  most = slots if most is None else most
+  sizes = range(-(-most // 2), most + 1)
+  return max((n for n in sizes if slots % n == 0), default=slots)

@@ -5,6 +5,7 @@ cache would compute; `Counters` turns raw counts into the metrics a training
 run logs. No jax, no clock.
 """
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 _SEGMENT_TOKENS = 64
 # The trie is emptied beyond this, so that a server can run for weeks.
 _MAX_TRIE_TOKENS = 8_000_000
+_MAX_AGES = 65_536  # the latest ones count
 
 
 class PromptTrie:
@@ -73,10 +75,13 @@ class Counters:
   row_steps: int = 0  # decode rows times steps, idle ones included
   extend_s: float = 0.0
   decode_s: float = 0.0
-  queue_age_sum_s: float = 0.0
-  queue_age_max_s: float = 0.0
+  moved_rows: int = 0  # to another slot, to empty a decode group
   cancelled: int = 0
   deadline: int = 0
+  # From `sample` to a slot, of every admitted request.
+  queue_ages_s: collections.deque[float] = dataclasses.field(
+    default_factory=lambda: collections.deque(maxlen=_MAX_AGES)
+  )
 
   def summary(self) -> dict[str, float]:
     """All counts, and the rates and shares made of them.
@@ -85,9 +90,12 @@ class Counters:
     reused share of prompt tokens; `prefill_computed_per_unique` is 1 when
     every shared prefix was computed once.
     """
+    names = {field.name for field in dataclasses.fields(self)}
+    names.remove("queue_ages_s")
+    ages_s = np.asarray(self.queue_ages_s or (0.0,))
     reused = self.kept_tokens + self.copied_tokens
     return {
-      **{k: float(v) for k, v in dataclasses.asdict(self).items()},
+      **{name: float(getattr(self, name)) for name in sorted(names)},
       "prefill_tokens_per_s": _ratio(self.computed_tokens, self.extend_s),
       "decode_tokens_per_s": _ratio(self.completion_tokens, self.decode_s),
       "occupancy": _ratio(self.completion_tokens, self.row_steps),
@@ -98,7 +106,10 @@ class Counters:
       "prefill_padding": _ratio(
         self.chunk_tokens - self.computed_tokens, self.chunk_tokens
       ),
-      "queue_age_mean_s": _ratio(self.queue_age_sum_s, self.requests),
+      "queue_age_mean_s": float(ages_s.mean()),
+      "queue_age_p50_s": float(np.quantile(ages_s, 0.5)),
+      "queue_age_p99_s": float(np.quantile(ages_s, 0.99)),
+      "queue_age_max_s": float(ages_s.max()),
     }
 
 

@@ -2,11 +2,9 @@
 
 Both take and return the donated cache. Why bits do not depend on the schedule:
 a chunk is always computed alone, in the same shape, at the same alignment,
-reading earlier blocks in order; decode has a fixed width, and a request starts
-at the first step of a dispatch and runs through whole dispatches, so its n-th
-token always sits at step `n % decode_steps`. Decode starts by computing the
-last prompt token once more: prefill needs no logits, and one program draws
-every token.
+reading earlier blocks in order; decode has groups of fixed width and windows of
+fixed length (decoding.py). Decode starts by computing the last prompt token
+once more: prefill needs no logits, and one program draws every token.
 
 With a mesh, slots are split over its "data" axis and every device works
 through its own operations and rows without talking to the others; the other
@@ -14,8 +12,8 @@ axes split parameters and heads as XLA sees fit.
 
 Compiled ahead of time: a call that does not fit is an error, never a compile.
 
-Axes: P shard ("data" device), R operation, S slot, T decode step, C token of a
-chunk.
+Axes: P shard ("data" device), R operation, S slot, T decode step, X line of the
+decode output, C token of a chunk.
 """
 
 import contextlib
@@ -31,7 +29,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agentflow_jax.models import architecture as architecture_lib
 from agentflow_jax.sampler import cache as cache_lib
-from agentflow_jax.sampler import device, layout
+from agentflow_jax.sampler import decoding, device, layout
 
 _TENSOR_AXIS = "tensor"
 # Samplers that share devices run in threads of their own. Programs with
@@ -88,9 +86,9 @@ class Programs:
     function, arguments, outputs = {
       "extend": (device.extend, self._operation_shapes(), ()),
       "decode": (
-        functools.partial(device.decode, eos_ids=self._eos_ids),
+        functools.partial(decoding.decode, eos_ids=self._eos_ids),
         self._row_shapes(),
-        (_BY_STEP, _BY_STEP, _DATA),
+        _BY_STEP,
       ),
     }[name]
     local = jax.shard_map(
@@ -111,7 +109,7 @@ class Programs:
         cache_shardings,
         *(self._on_mesh(_DATA) for _ in arguments),
       ),
-      out_shardings=(cache_shardings, tuple(map(self._on_mesh, outputs))),
+      out_shardings=(cache_shardings, jax.tree.map(self._on_mesh, outputs)),
     )
     return program.lower(params, cache, *arguments)
 
@@ -139,9 +137,9 @@ class Programs:
     }
 
   def row_steps(self, drawn_S) -> int:
-    """Rows computed in a dispatch; a shard runs until its last row ends."""
-    per_shard_PB = drawn_S.reshape(self.geometry.shards, -1)
-    return int(per_shard_PB.max(axis=1).sum()) * self.geometry.slots_per_shard
+    """Rows computed in a dispatch; a group runs until its last row ends."""
+    size = self.geometry.group_rows
+    return int(drawn_S.reshape(-1, size).max(axis=1).sum()) * size
 
   def _on_mesh(self, spec) -> NamedSharding:
     return NamedSharding(self._mesh, PartitionSpec(*spec))
@@ -157,6 +155,7 @@ class Programs:
   def _row_shapes(self):
     slots = self.geometry.slots
     return (
+      jax.ShapeDtypeStruct((self.geometry.shards,), jnp.int32),
       jax.ShapeDtypeStruct((slots, len(layout.Row)), jnp.int32),
       jax.ShapeDtypeStruct((slots, len(layout.Knob)), jnp.float32),
     )
@@ -168,21 +167,30 @@ class Programs:
       cache, _ = run(params, cache, count_P, ops_PR, tokens_PRC)
     return cache
 
-  def decode(self, params, cache, rows_S, knobs_S):
-    """Draws up to `decode_steps` tokens per row.
+  def decode(self, params, cache, windows, rows_S, knobs_S):
+    """Draws up to `windows * decode_steps` tokens per row.
 
     Args:
       params: as given to `compile`.
       cache: donated.
+      windows: at most `geometry.windows`.
       rows_S: int32 [S, len(layout.Row)].
       knobs_S: float32 [S, len(layout.Knob)].
 
     Returns:
       (cache, tokens_TS int32, logprobs_TS float32, drawn_S int32) as numpy;
-      row s drew the first `drawn_S[s]` of its tokens. A row that drew all T
-      and neither ended nor ran out has T more tokens in its slot.
+      row s drew the first `drawn_S[s]` of its tokens. A row that drew all it
+      could and neither ended nor ran out has as many more tokens in its slot.
     """
     run = self._compiled["decode"]
+    windows_P = np.full(self.geometry.shards, windows, np.int32)
     with self._launch:
-      cache, outputs = run(params, cache, rows_S, knobs_S)
-    return cache, *(np.asarray(array) for array in outputs)
+      cache, out_XS = run(params, cache, windows_P, rows_S, knobs_S)
+    lines_XS = np.asarray(out_XS)  # the dispatch's only transfer to the host
+    steps = self.geometry.most_steps
+    return (
+      cache,
+      lines_XS[:steps],
+      lines_XS[steps : 2 * steps].view(np.float32),
+      lines_XS[-1],
+    )

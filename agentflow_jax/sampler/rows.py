@@ -88,6 +88,27 @@ class Rows:
     self.columns_S[slot, Row.LEFT] = 0
     self._tickets[slot] = None
 
+  def swap(self, a: int, b: int) -> None:
+    """Exchanges two rows, because their slots were."""
+    for array in (self.columns_S, self.knobs_S):
+      array[[a, b]] = array[[b, a]]
+    tickets = self._tickets
+    tickets[a], tickets[b] = tickets[b], tickets[a]
+
+  @property
+  def active_S(self) -> np.ndarray:
+    return self.columns_S[:, Row.LEFT] > 0
+
+  def certain_steps(self) -> int:
+    """Steps until the first row may leave, if none draws an eos.
+
+    1 if a row waits for a stop string, which only the host can see.
+    """
+    tickets = [ticket for _, ticket in self.active()]
+    if any(ticket.request.sampling.stop for ticket in tickets):
+      return 1
+    return int(self.columns_S[self.active_S, Row.LEFT].min())
+
   def advance(
     self, tokens_TS: np.ndarray, logprobs_TS: np.ndarray, drawn_S: np.ndarray
   ) -> list[tuple[int, Ticket, FinishReason]]:

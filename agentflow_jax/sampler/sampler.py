@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from agentflow_jax.core import deadline as deadline_lib
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
 from agentflow_jax.models import architecture as architecture_lib
@@ -58,6 +59,7 @@ class Sampler:
     decode_text: rows_lib.DecodeText | None = None,
     mesh: Mesh | None = None,
     policy_version: int = 0,
+    max_waiting: int = 1024,
   ):
     """Allocates nothing on the device until `warm_up` or the first request.
 
@@ -67,7 +69,8 @@ class Sampler:
       slots: requests decoded together; a multiple of the "data" axis.
       max_prompt_tokens: longer prompts raise PromptTooLongError.
       max_completion_tokens: the largest `SamplingParams.max_tokens`.
-      decode_steps: tokens drawn per row between two admissions.
+      decode_steps: tokens drawn per row in one window; a dispatch has one
+        window, and up to four while nothing arrives.
       prefill_chunk_tokens: prompt tokens computed at once, and the unit in
         which prefixes are shared.
       eos_ids: ids that end a completion.
@@ -75,12 +78,15 @@ class Sampler:
       mesh: slots are split over its "data" axis; None = the device that holds
         the parameters.
       policy_version: of `params`.
+      max_waiting: requests that may wait for a slot; further callers of
+        `sample` wait in front of the queue, first come first served.
 
     Raises:
       ConfigError: the sizes do not fit each other or the architecture.
     """
     mesh = _default_mesh(params) if mesh is None else mesh
     shards = mesh.shape.get(layout.DATA_AXIS, 0)
+    platform = mesh.devices.flat[0].platform
     geometry = layout.Geometry.of(
       slots=slots,
       shards=shards,
@@ -88,6 +94,7 @@ class Sampler:
       block_tokens=prefill_chunk_tokens,
       steps=decode_steps,
       max_positions=arch.max_positions,
+      group_rows=layout.group_rows(platform),
       lockstep=shards not in (1, mesh.size),
     )
     self.policy_version = policy_version
@@ -98,6 +105,7 @@ class Sampler:
     self._shardings = jax.tree.map(lambda x: _sharding(x, mesh), params)
     self._params = _place(params, self._shardings)
     self._open: set[rows_lib.Ticket] = set()
+    self._room = _Room(slots + max_waiting)
     self._worker = worker_lib.Worker(
       batcher_lib.Batcher(
         programs_lib.Programs(arch, geometry, mesh, tuple(eos_ids)),
@@ -126,24 +134,38 @@ class Sampler:
       EngineError: the sampler is closed or its thread failed.
     """
     ticket = self._ticket(request)
-    self._worker.submit(ticket)
-    # After the callbacks that are ready now: the coroutines that ask in the
-    # same turn of the loop are admitted together, not one dispatch apart.
-    ticket.loop.call_soon(self._worker.wake)
-    self._open.add(ticket)
     try:
-      reason = await ticket.future
-    except asyncio.CancelledError:
-      ticket.cancelled = True
-      raise
-    finally:
-      self._open.discard(ticket)
+      await deadline_lib.within(
+        self._room.enter(), request.deadline, "waiting for the queue"
+      )
+    except errors.DeadlineExceededError:
+      reason = engine_lib.FinishReason.DEADLINE
+    else:
+      try:
+        reason = await self._answer(ticket)
+      finally:
+        self._room.leave()
     return SampleOutput(
       token_ids=tuple(ticket.tokens),
       logprobs=tuple(ticket.logprobs),
       finish_reason=reason,
       policy_version=self.policy_version,
     )
+
+  async def _answer(self, ticket: rows_lib.Ticket) -> engine_lib.FinishReason:
+    """Hands the ticket over and waits until it is done."""
+    self._worker.submit(ticket)
+    # After the callbacks that are ready now: the coroutines that ask in the
+    # same turn of the loop are admitted together, not one dispatch apart.
+    ticket.loop.call_soon(self._worker.wake)
+    self._open.add(ticket)
+    try:
+      return await ticket.future
+    except asyncio.CancelledError:
+      ticket.cancelled = True
+      raise
+    finally:
+      self._open.discard(ticket)
 
   @property
   def params(self) -> Any:
@@ -229,6 +251,27 @@ class Sampler:
         )
     if sampling.stop and self._decode_text is None:
       raise ValueError("stop strings need the sampler's decode_text")
+
+
+class _Room:
+  """Bounds how many requests are open; the others wait in line.
+
+  A semaphore belongs to one event loop, so each loop gets a new one.
+  """
+
+  def __init__(self, size: int):
+    self._size = size
+    self._loop: asyncio.AbstractEventLoop | None = None
+    self._semaphore = asyncio.Semaphore(size)
+
+  async def enter(self) -> None:
+    loop = asyncio.get_running_loop()
+    if loop is not self._loop:
+      self._loop, self._semaphore = loop, asyncio.Semaphore(self._size)
+    await self._semaphore.acquire()
+
+  def leave(self) -> None:
+    self._semaphore.release()
 
 
 def _default_mesh(params: Any) -> Mesh:

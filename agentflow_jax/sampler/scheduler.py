@@ -26,7 +26,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-  """Copy, then compute; both within one shard.
+  """Copy or exchange, then compute; all within one shard.
 
   Example: slot 3 takes blocks 0-3 from slot 1 and computes its block 4:
   `Operation(slot=3, source=1, copy_blocks=4, block=4, tokens=...)`.
@@ -35,6 +35,7 @@ class Operation:
   slot: int  # within its shard
   source: int = 0
   copy_blocks: int = 0
+  swap_blocks: int = 0  # to exchange with the source
   block: int = -1  # chunk to compute; -1 = none
   tokens: np.ndarray  # int32, at most one chunk; empty if there is none
 
@@ -123,6 +124,26 @@ class Scheduler:
     """Frees a slot; its prompt stays reusable and its operations still run."""
     self._slots[slot].busy = False
     self._touch(slot)
+
+  def swap(self, a: int, b: int, tokens: int) -> None:
+    """Exchanges two slots of one shard, with contents, sessions and all.
+
+    `tokens` is how many there are in the fuller of the two, decoded ones
+    included.
+    """
+    tokens = max(tokens, *self._lengths[[a, b]].tolist())
+    first = self._range(a // self._per_shard).start
+    self._queues[a // self._per_shard].append(
+      Operation(
+        slot=b - first,
+        source=a - first,
+        swap_blocks=-(-tokens // self._block_tokens),
+        tokens=np.empty(0, np.int32),
+      )
+    )
+    self._slots[a], self._slots[b] = self._slots[b], self._slots[a]
+    for array in (self._resident, self._lengths):
+      array[[a, b]] = array[[b, a]]
 
   def forget(self) -> None:
     """Drops all contents, because the parameters changed.

@@ -2,6 +2,7 @@
 
 import pytest
 
+from agentflow_jax.sampler import layout
 from agentflow_jax.sampler import sampler as sampler_lib
 from agentflow_jax.testing import byte_tokenizer, tiny_model
 
@@ -30,16 +31,18 @@ def new_sampler(arch, params):
 
   def make(**overrides):
     tokenizer = byte_tokenizer.ByteTokenizer()
-    return sampler_lib.Sampler(
-      overrides.pop("arch", arch),
-      overrides.pop("params", params),
-      **{
-        **_SIZES,
-        "eos_ids": tokenizer.eos_ids,
-        "decode_text": tokenizer.decode,
-        **overrides,
-      },
-    )
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(layout, "_CPU_GROUP_ROWS", 4)  # two groups
+      return sampler_lib.Sampler(
+        overrides.pop("arch", arch),
+        overrides.pop("params", params),
+        **{
+          **_SIZES,
+          "eos_ids": tokenizer.eos_ids,
+          "decode_text": tokenizer.decode,
+          **overrides,
+        },
+      )
 
   return make
 

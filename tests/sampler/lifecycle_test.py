@@ -341,11 +341,12 @@ def test_metrics_of_a_hand_made_schedule(sampler):
   assert metrics["prefill_padding"] == 0.0
   drawn = len(first.token_ids) + len(second.token_ids)
   assert metrics["completion_tokens"] == drawn
-  assert metrics["row_steps"] == 8 * len(first.token_ids)
+  assert metrics["row_steps"] == 4 * len(first.token_ids)
   assert metrics["occupancy"] == drawn / metrics["row_steps"]
   assert metrics["decode_dispatches"] == 2
   assert metrics["extend_dispatches"] == 1
-  assert metrics["queue_age_max_s"] >= metrics["queue_age_mean_s"] >= 0
+  assert metrics["queue_age_max_s"] >= metrics["queue_age_p99_s"]
+  assert metrics["queue_age_p99_s"] >= metrics["queue_age_p50_s"] > 0
   assert metrics["decode_tokens_per_s"] > 0
   sampler.metrics(reset=True)
   grown = [*ids, *first.token_ids, *examples.prompt(1, 10)]

@@ -69,10 +69,42 @@ def test_programs_lower_from_shapes_alone(name):
   assert programs.compiles == 0
 
 
+def test_a_decode_dispatch_hands_one_array_to_the_host():
+  programs, arch, mesh = _programs(_geometry())
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=jax.NamedSharding(mesh, jax.P())
+    ),
+    transformer.param_shapes(arch),
+  )
+  cache, out = programs.lower("decode", shapes).out_info
+  assert len(jax.tree.leaves(cache)) == 2  # stays on the device
+  assert (out.shape, out.dtype) == ((2 * 4 * 4 + 1, 4), np.int32)
+
+
+@pytest.mark.parametrize(
+  ("slots", "most", "size"),
+  [
+    (64, 16, 16),
+    (32, 16, 16),
+    (24, 16, 12),
+    (16, 16, 16),
+    (8, 16, 8),
+    (17, 16, 17),  # a prime has no groups
+    (64, None, 64),
+    (20, 16, 10),
+  ],
+)
+def test_rows_are_grouped_evenly(slots, most, size):
+  geometry = _geometry(slots=slots, group_rows=most)
+  assert geometry.group_rows == size
+  assert slots % size == 0
+
+
 @pytest.mark.slow
 def test_the_cache_is_updated_in_place():
   """A copy would cost more than the step; the buffers keep their address."""
-  programs, arch, mesh = _programs(_geometry())
+  programs, arch, mesh = _programs(_geometry(group_rows=2))
   replicated = jax.NamedSharding(mesh, jax.P())
   params = jax.device_put(tiny_model.tiny_params(arch), replicated)
   programs.compile(params)
@@ -88,7 +120,7 @@ def test_the_cache_is_updated_in_place():
   rows = np.zeros((4, len(layout.Row)), np.int32)
   rows[:, layout.Row.LEFT] = 9
   knobs = np.ones((4, len(layout.Knob)), np.float32)
-  cache, *_ = programs.decode(params, cache, rows, knobs)
+  cache, *_ = programs.decode(params, cache, 4, rows, knobs)
   assert address(cache) == before
   # Nor is there a temporary of its size inside the programs.
   one = jax.tree.leaves(cache)[0].nbytes

@@ -1,6 +1,9 @@
 """Counting of distinct prefill tokens, and the shares made of the counts."""
 
+import collections
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,7 +70,7 @@ def test_summary_of_hand_made_counts():
     row_steps=48,
     extend_s=0.5,
     decode_s=2.0,
-    queue_age_sum_s=3.0,
+    queue_ages_s=collections.deque([0.0, 3.0]),
   )
   summary = counters.summary()
   assert summary["prefix_hit_rate"] == 0.75
@@ -77,4 +80,8 @@ def test_summary_of_hand_made_counts():
   assert summary["prefill_tokens_per_s"] == 20.0
   assert summary["decode_tokens_per_s"] == 6.0
   assert summary["queue_age_mean_s"] == 1.5
-  assert metrics.Counters().summary()["occupancy"] == 0.0
+  assert summary["queue_age_p50_s"] == 1.5
+  assert summary["queue_age_p99_s"] == pytest.approx(2.97)
+  assert summary["queue_age_max_s"] == 3.0
+  empty = metrics.Counters().summary()
+  assert empty["occupancy"] == empty["queue_age_p99_s"] == 0.0

@@ -245,3 +245,22 @@ def test_every_request_decodes_on_exactly_its_own_prefix(requests, shards):
       total = placement.kept + placement.copied + placement.computed
       assert total == len(prompt)
   finish_all_prefill()
+
+
+def test_exchanged_slots_take_contents_and_sessions_along():
+  scheduler = _scheduler(slots=4, shards=2)
+  a = _place(scheduler, _ids((0, 9)), "a")
+  b = _place(scheduler, _ids((20, 22)), "a2")
+  _work(scheduler)
+  scheduler.release(b.slot)
+  shard = a.slot // 2
+  free = next(i for i in (2 * shard, 2 * shard + 1) if i != a.slot)
+  scheduler.swap(a.slot, free, tokens=14)  # five were decoded behind the nine
+  (operation,) = scheduler.take_operations(9)[shard]
+  assert (operation.slot, operation.source) == (free % 2, a.slot % 2)
+  assert (operation.swap_blocks, operation.block) == (4, -1)
+  # The slot that the busy row left is free, and the row's own is not.
+  assert _place(scheduler, _ids((50, 60)), "c").slot != free
+  scheduler.release(free)
+  again = _place(scheduler, _ids((0, 9)), "a")
+  assert (again.slot, again.kept) == (free, 9)

@@ -1,0 +1,1 @@
+"""What things cost, measured; launch/benchmark.py runs the suites."""

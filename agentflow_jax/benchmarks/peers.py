@@ -1,0 +1,169 @@
+"""Other systems, each in a process of its own with our environment.
+
+Flow: `Peer.start` runs this file as a module in a subprocess, which builds the
+peer's model (random parameters of the same shape), tries the peer's own options
+on the longest turn and keeps the fastest; `Peer.run` asks for one pass and gets
+its timing back. Parent and child speak JSON, one line each way.
+
+A process of its own keeps thread pools, memory and the device apart; it sleeps
+while others are measured.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from typing import Any, Protocol
+
+from absl import logging
+
+from agentflow_jax.benchmarks import measuring, workloads
+from agentflow_jax.core import errors
+from agentflow_jax.models import architecture as architecture_lib
+from agentflow_jax.models import presets
+
+# Name on the command line -> (module with `load`, package it needs).
+PEERS = {
+  "hf": ("agentflow_jax.benchmarks.peer_hf", "torch"),
+  "tunix": ("agentflow_jax.benchmarks.peer_tunix", "tunix"),
+}
+
+
+class Model(Protocol):
+  """A peer's model in the peer's process."""
+
+  def options(self, shape: workloads.Shape) -> list[dict[str, Any]]:
+    """Ways to run a turn, of which the fastest is used."""
+    ...
+
+  def generate(self, calls: list[workloads.Call], **option: Any) -> list[int]:
+    """Draws a turn; the number of tokens drawn for each call."""
+    ...
+
+
+class Peer:
+  """A measured peer; see `measuring.System`.
+
+  Example:
+    with Peer("hf", "bench_tiny", workloads.plain()) as peer:
+      peer.run(seed=0).wall_s
+  """
+
+  def __init__(self, kind: str, model: str, shape: workloads.Shape):
+    """Starts the process and waits until the peer is tuned.
+
+    Raises:
+      UserError: the peer's package is not installed.
+      EngineError: the process failed.
+    """
+    module, package = PEERS[kind]
+    if importlib.util.find_spec(package) is None:
+      raise errors.UserError(
+        f"--peers={kind} needs {package}: pip install 'agentflow_jax[bench]'"
+      )
+    self.name = kind
+    sizes = json.dumps(dataclasses.asdict(shape))
+    self._process = subprocess.Popen(
+      [sys.executable, "-m", __name__, module, model, sizes],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    self.option = self._answer()["option"]
+    logging.info("%s runs with %s", kind, self.option)
+
+  def __enter__(self) -> "Peer":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  def run(self, seed: int) -> measuring.Timing:
+    assert self._process.stdin is not None
+    self._process.stdin.write(f"{json.dumps({'seed': seed})}\n")
+    self._process.stdin.flush()
+    return measuring.Timing(**self._answer())
+
+  def close(self) -> None:
+    """Ends the process: it leaves when its input does."""
+    assert self._process.stdin is not None
+    self._process.stdin.close()
+    self._process.wait()
+
+  def _answer(self) -> dict[str, Any]:
+    assert self._process.stdout is not None
+    line = self._process.stdout.readline()
+    if not line:
+      code = self._process.wait()
+      raise errors.EngineError(
+        f"the process of peer {self.name!r} ended with code {code}"
+      )
+    return json.loads(line)
+
+
+def batch_sizes(rows: int) -> list[int]:
+  """Worth a try: all rows of a turn at once, halves, quarters."""
+  return sorted({max(1, rows // share) for share in (1, 2, 4)}, reverse=True)
+
+
+def _serve(module_name: str, model_name: str, shape: workloads.Shape) -> None:
+  """The child: tunes, then answers one line per line."""
+  # Libraries print to stdout; the protocol keeps the pipe to itself.
+  answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+  os.dup2(2, 1)
+  arch = presets.ARCHITECTURES[model_name]
+  model: Model = importlib.import_module(module_name).load(arch)
+  option = _fastest(model, arch, shape)
+  _say(answers, {"option": option})
+  for line in sys.stdin:
+    turns = workloads.calls(shape, arch.vocab_size, json.loads(line)["seed"])
+    timing = measuring.timed(lambda: _run(model, turns, option))  # noqa: B023
+    _say(answers, dataclasses.asdict(timing))
+
+
+def _shape(text: str) -> workloads.Shape:
+  fields = json.loads(text)
+  fields["completion_tokens"] = tuple(fields["completion_tokens"])
+  return workloads.Shape(**fields)
+
+
+def _fastest(
+  model: Model,
+  arch: architecture_lib.Architecture,
+  shape: workloads.Shape,
+) -> dict[str, Any]:
+  """The option that takes the last turn in the least time, compiles aside."""
+  turns = workloads.calls(shape, arch.vocab_size, seed=-1 % 2**32)
+  took: list[tuple[float, dict[str, Any]]] = []
+  for option in model.options(shape):
+    _run(model, turns[-1:], option)
+    timing = measuring.timed(lambda: _run(model, turns[-1:], option))  # noqa: B023
+    took.append((timing.wall_s, option))
+    logging.info("%s takes %.2f s", option, timing.wall_s)
+  return min(took, key=lambda entry: entry[0])[1]
+
+
+def _run(
+  model: Model, turns: list[list[workloads.Call]], option: dict[str, Any]
+) -> None:
+  option = dict(option)
+  size = option.pop("batch")
+  for turn in turns:
+    for batch in workloads.batches(turn, size):
+      drawn = model.generate(batch, **option)
+      asked = [call.completion_tokens for call in batch]
+      if any(a < b for a, b in zip(drawn, asked, strict=True)):
+        raise errors.EngineError(f"asked for {asked} tokens, got {drawn}")
+
+
+def _say(answers, message: dict[str, Any]) -> None:
+  answers.write(f"{json.dumps(message)}\n")
+  answers.flush()
+
+
+if __name__ == "__main__":
+  logging.set_verbosity(logging.INFO)
+  _serve(sys.argv[1], sys.argv[2], _shape(sys.argv[3]))

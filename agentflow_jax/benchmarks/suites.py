@@ -1,0 +1,43 @@
+"""The suites by name; a new one is a function and a line in the table."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from agentflow_jax.benchmarks import report
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+  """What the user asked for; a suite takes what applies to it."""
+
+  models: Sequence[str]
+  peers: Sequence[str]
+  rounds: int
+
+
+def _rollout(options: Options) -> report.Report:
+  from agentflow_jax.benchmarks import rollout_suite
+
+  return rollout_suite.run(
+    models=options.models, peer_names=options.peers, rounds=options.rounds
+  )
+
+
+def _agent(options: Options) -> report.Report:
+  from agentflow_jax.benchmarks import agent_suite
+
+  del options  # no model takes part
+  figures = agent_suite.run()
+  rows = [{"figure": name, "value": str(v)} for name, v in figures.items()]
+  return report.Report(
+    suite="agent",
+    figures=figures,
+    sections=[report.Section(title="the agent's host side", rows=rows)],
+  )
+
+
+# Each imports what it needs when it runs.
+SUITES: dict[str, Callable[[Options], report.Report]] = {
+  "agent": _agent,
+  "rollout": _rollout,
+}

@@ -54,8 +54,9 @@ def _write_spans(rng: np.random.Generator, row_T: np.ndarray) -> list[int]:
   trained: list[int] = []
   place = int(rng.integers(*_LEAD))
   while place < len(row_T) - 1:
-    length = min(int(rng.integers(*_SPAN)), len(row_T) - place)
-    source = int(rng.integers(0, max(1, place - length)))
+    # The source ends before the copy begins: an overlap would be overwritten.
+    length = min(int(rng.integers(*_SPAN)), place, len(row_T) - place)
+    source = int(rng.integers(0, place - length + 1))
     row_T[place : place + length] = row_T[source : source + length]
     trained += range(place + 1, place + length)
     place += length + int(rng.integers(*_GAP))

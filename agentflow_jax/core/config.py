@@ -248,6 +248,9 @@ class LearnerConfig:
   eps: float = 1e-8
   weight_decay: float = 0.01
   max_grad_norm: float = 1.0
+  # False keeps the embedding table and the head: what is learnt is then about
+  # no single token, and a small planner still copies names it never trained on.
+  train_embeddings: bool = True
   # Trajectories per optimizer step; 0 = all of the iteration.
   mini_batch_trajectories: int = 0
   # Passes over an iteration's trajectories.

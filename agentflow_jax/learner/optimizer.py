@@ -19,6 +19,10 @@ import optax
 from agentflow_jax.core import config as config_lib
 
 
+# Top-level parameters with a row per token of the vocabulary.
+_EMBEDDINGS = ("embedding_VD", "head_VD")
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class OptimizerState:
@@ -63,7 +67,11 @@ class Optimizer:
   """The optimizer as three pure functions over parameter trees."""
 
   def __init__(self, config: config_lib.LearnerConfig, total_steps: int):
+    # Before everything, so that they do not count in the norm, and after it,
+    # so that they do not decay.
+    still = [] if config.train_embeddings else [_without_embeddings()]
     self._transform = optax.chain(
+      *still,
       optax.clip_by_global_norm(config.max_grad_norm),
       optax.adamw(
         learning_rate(config, total_steps),
@@ -72,6 +80,7 @@ class Optimizer:
         eps=config.eps,
         weight_decay=config.weight_decay,
       ),
+      *still,
     )
 
   def init(self, params) -> OptimizerState:
@@ -120,6 +129,16 @@ class Optimizer:
       lambda p, s: None if p.dtype == jnp.float32 else s, params, shardings
     )
     return OptimizerState(inner=inner, masters=masters)
+
+
+def _without_embeddings() -> optax.GradientTransformation:
+  """Zeroes what belongs to the embedding table or the head."""
+  return optax.masked(
+    optax.set_to_zero(),
+    lambda params: jax.tree.map_with_path(
+      lambda path, _: getattr(path[0], "key", "") in _EMBEDDINGS, params
+    ),
+  )
 
 
 def _float32(params):

@@ -77,14 +77,15 @@ def copy_blocks(cache: KVCache, source, target, blocks) -> KVCache:
 def swap_blocks(cache: KVCache, a, b, blocks) -> KVCache:
   """Exchanges the first `blocks` blocks (traced) of two slots."""
 
-  def swap(block, cache):
-    of_a, of_b = read_block(cache, a, block), read_block(cache, b, block)
-    # Both are read before either is written.
-    of_a, of_b = jax.lax.optimization_barrier((of_a, of_b))
-    cache = write_block(cache, a, block, *of_b)
-    return write_block(cache, b, block, *of_a)
+  def swap(block, state):
+    cache, of_a = state
+    cache = write_block(cache, a, block, *read_block(cache, b, block))
+    cache = write_block(cache, b, block, *of_a)
+    # The next block is read here, after the writes and into the loop's state:
+    # a read that XLA could fuse into a later write would copy the whole cache.
+    return cache, read_block(cache, a, block + 1)
 
-  return jax.lax.fori_loop(0, blocks, swap, cache)
+  return jax.lax.fori_loop(0, blocks, swap, (cache, read_block(cache, a, 0)))[0]
 
 
 def append_decoded(

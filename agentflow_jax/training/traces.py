@@ -23,8 +23,7 @@ from agentflow_jax.tasks.worldfacts import (
   split,
 )
 
-# Searching takes most turns of any plan; the rest is even.
-_STRATEGY = random_strategy.StrategySettings(search_weight=1.5)
+_STRATEGY = random_strategy.StrategySettings()
 _ENDING_SHARE = 0.2  # of made-up words that would be whole without one
 
 

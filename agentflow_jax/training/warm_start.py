@@ -69,12 +69,16 @@ def train_planner(
       name="copying",
       steps=config.warm_start.copy_steps,
       lr=config.warm_start.copy_lr,
+      train_embeddings=True,
       batches=_drills(arch, config, mesh),
     ),
     _Stage(
       name="imitation",
       steps=config.warm_start.imitation_steps,
       lr=config.warm_start.imitation_lr,
+      # Episodes hold few of the words there are: a word that is seldom or never
+      # a target would be unlearnt, and names of that kind are held out.
+      train_embeddings=False,
       batches=_imitation_batches(found, tokenizer, config, mesh),
     ),
   )
@@ -88,6 +92,7 @@ class _Stage:
   name: str
   steps: int
   lr: float
+  train_embeddings: bool
   batches: Iterator[list[device_batch.TrainBatch]]
 
 
@@ -102,6 +107,7 @@ def _train(arch, params, stage: _Stage, config, mesh, report: Report):
       warmup_steps=min(20, stage.steps // 4),
       b2=0.98,  # short runs: the second moment has to follow
       max_grad_norm=1.0,
+      train_embeddings=stage.train_embeddings,
     ),
     temperature=1.0,
     mesh=mesh,

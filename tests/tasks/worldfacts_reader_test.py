@@ -73,10 +73,11 @@ def test_every_prompt_shows_the_same_question_and_memory(style):
     prompt = reader.read_prompt(text)
     assert prompt.question == _QUESTION, name
     assert prompt.turns[:2] == (
-      reader.SeenTurn(tool_name=_SEARCH, result=_VIENTIANE),
+      reader.SeenTurn(tool_name=_SEARCH, result=_VIENTIANE, context="Laos"),
       reader.SeenTurn(
         tool_name=_SEARCH,
         result=f"{_LAOS}\n{_VIENTIANE}\nMali: Mali is a country.",
+        context="Laos",
       ),
     ), name
     assert len(prompt.turns) == 3, name

@@ -92,12 +92,23 @@ def test_the_sub_goal_fits_the_tool_mostly():
   assert _share(never, lambda plan: _kind(plan) == plan.tool_name) == 0
 
 
-def test_contexts_are_uniform_over_the_names_in_question_and_results():
+def test_contexts_are_the_names_in_question_and_results():
   """Not those of earlier plans: West Virginia is no result."""
-  searches = [plan for plan in _plans() if plan.tool_name == _SEARCH]
-  counts = collections.Counter(plan.context for plan in searches)
+  counts = collections.Counter(plan.context for plan in _plans(fresh_name=0.0))
   assert set(counts) == {"Vientiane", "Laos"}
-  assert abs(counts["Laos"] / len(searches) - 0.5) < 0.07
+  assert abs(counts["Laos"] / counts.total() - 0.5) < 0.04
+
+
+def test_a_name_that_no_plan_had_is_preferred():
+  """Vientiane was searched for in turn 1."""
+  counts = collections.Counter(plan.context for plan in _plans())
+  assert abs(counts["Laos"] / counts.total() - (0.7 + 0.3 / 2)) < 0.04
+  counts = collections.Counter(plan.context for plan in _plans(fresh_name=1.0))
+  assert set(counts) == {"Laos"}
+  first = collections.Counter(
+    plan.context for plan in _plans(fresh_name=1.0, prompt=_prompt(memory=""))
+  )
+  assert set(first) == {"Vientiane"}
 
 
 def test_every_tool_has_a_name_for_context():
@@ -130,6 +141,14 @@ def test_operations_are_drawn_evenly():
   counts = collections.Counter(plan.sub_goal for plan in plans)
   assert counts.keys() == set(operations.SUB_GOALS.values())
   assert all(abs(c / len(plans) - 1 / 3) < 0.05 for c in counts.values())
+
+
+def test_the_operation_comes_from_the_question_half_of_the_time():
+  prompt = _prompt("What is the sum of the atomic numbers of Tin and Gold?", "")
+  plans = [p for p in _plans(6000, prompt=prompt) if _kind(p) == _PYTHON]
+  share = _share(plans, lambda plan: plan.sub_goal == "add the two numbers")
+  assert abs(share - (0.5 + 0.5 / 3)) < 0.05
+  assert len({plan.sub_goal for plan in plans}) == 3
 
 
 def test_the_same_draws_give_the_same_plans():

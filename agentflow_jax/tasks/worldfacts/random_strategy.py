@@ -49,6 +49,8 @@ class StrategySettings:
   # that a computation is the one it is about (where there is one).
   question_attribute: float = 0.5
   question_operation: float = 0.5
+  # Probability that the name is drawn among those no earlier plan had.
+  fresh_name: float = 0.7
 
 
 def random_plan(
@@ -93,6 +95,10 @@ def random_plan(
   # most likely context, and sampling below temperature 1 would hardly search.
   finder = finder or names.known_names()
   seen = finder.find(mentioned_text(prompt))
+  tried = {turn.context for turn in prompt.turns}
+  fresh = [name for name in seen if name not in tried]
+  if fresh and rng.random() < settings.fresh_name:
+    seen = fresh
   context = rng.choice(seen) if seen else rules.NO_CONTEXT
   return _plan(context, sub_goal, tool_name)
 

@@ -37,10 +37,14 @@ _MAX_LINE_CHARS = 1000
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SeenTurn:
-  """One turn as the memory shows it; `result` is all its results' lines."""
+  """One turn as the memory shows it; `result` is all its results' lines.
+
+  `context` and `tool_name` are "" for a plan that could not be read.
+  """
 
   tool_name: str
   result: str
+  context: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,8 +181,14 @@ def _read_turns(lines: Sequence[str]) -> list[SeenTurn]:
     if headline := _HEADLINE.fullmatch(line):
       close()
       # An unreadable plan names no tool.
-      tool_name, bar, _ = headline["plan"].partition(" | ")
-      turns.append(SeenTurn(tool_name=tool_name if bar else "", result=""))
+      tool_name, bar, rest = headline["plan"].partition(" | ")
+      turns.append(
+        SeenTurn(
+          tool_name=tool_name if bar else "",
+          result="",
+          context=rest.partition(" | ")[0],
+        )
+      )
       results, in_result = [], False
     elif line.startswith(messages_lib.RESULT):
       results.append(line[len(messages_lib.RESULT) :].strip())

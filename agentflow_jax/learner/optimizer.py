@@ -18,7 +18,6 @@ import optax
 
 from agentflow_jax.core import config as config_lib
 
-
 # Top-level parameters with a row per token of the vocabulary.
 _EMBEDDINGS = ("embedding_VD", "head_VD")
 

@@ -20,6 +20,7 @@ _REQUIRES = [
   "grain>=0.2.10",
   "httpcore2>=2.16",
   "jax>=0.10",
+  "math-verify>=0.8",
   "ml-collections>=1.0",
   "ml-dtypes>=0.5",
   "numpy>=2.0",

@@ -95,13 +95,17 @@ def cache_dir() -> pathlib.Path:
 
 @contextlib.asynccontextmanager
 async def open_solver(
-  config: config_lib.Config, checkpoint: str | os.PathLike
+  config: config_lib.Config,
+  checkpoint: str | os.PathLike,
+  *,
+  slots: int = _SLOTS,
 ) -> AsyncIterator[Solver]:
   """Builds everything that answers; closed when the block ends.
 
   Args:
     config: validated; of the run, or for a model that comes alone.
     checkpoint: as in `checkpointing.load_model`: the policy.
+    slots: of each sampler; more than the default for many questions at once.
 
   Raises:
     CheckpointError: no model is there, or the one of "frozen" is not.
@@ -114,7 +118,7 @@ async def open_solver(
     1, 1, tensor, devices=jax.local_devices()[: max(1, tensor)]
   )
   config = dataclasses.replace(
-    config, sampler=dataclasses.replace(config.sampler, slots=_SLOTS)
+    config, sampler=dataclasses.replace(config.sampler, slots=slots)
   )
   models = _load_models(config, checkpoint, run, mesh)
   data_dir = config.tasks.data_dir or (run or cache_dir()) / "data"

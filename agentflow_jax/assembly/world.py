@@ -11,6 +11,7 @@ from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import protocols
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.tasks import sources
+from agentflow_jax.tasks.datasets import overlap
 from agentflow_jax.tasks.worldfacts import pages
 from agentflow_jax.tools import bm25_index
 
@@ -27,8 +28,8 @@ class World:
   @property
   def scorers(self) -> set[str]:
     """Every scorer a task names."""
-    train = (self.train_tasks[i] for i in range(len(self.train_tasks)))
-    return {task.scorer for task in (*self.evaluation_tasks, *train)}
+    held_out = {task.scorer for task in self.evaluation_tasks}
+    return held_out | sources.scorers_of(self.train_tasks)
 
 
 def open_world(
@@ -41,12 +42,32 @@ def open_world(
     config.tasks.evaluation, data_dir, sources.HELD_OUT
   )
   count = config.tasks.evaluation_questions or len(held_out)
+  evaluation_tasks = [held_out[i] for i in range(min(count, len(held_out)))]
+  if config.tasks.train != config.tasks.evaluation:
+    _warn_of_overlap(train_tasks, evaluation_tasks)
   return World(
     config=config,
     train_tasks=train_tasks,
-    evaluation_tasks=[held_out[i] for i in range(min(count, len(held_out)))],
+    evaluation_tasks=evaluation_tasks,
     index_dir=search_index(config, data_dir),
   )
+
+
+def _warn_of_overlap(
+  train: protocols.TaskSource, held_out: Sequence[task_lib.Task]
+) -> None:
+  """Says which held-out questions the run would train on."""
+  index = overlap.OverlapIndex(held_out)
+  found = list(index.find(train[i] for i in range(len(train))))
+  if found:
+    logging.warning(
+      "%d training questions are held-out ones too (%d word for word), such as "
+      "%s and %s; launch/prepare_data.py --held_out leaves them out",
+      len(found),
+      sum(pair.exact for pair in found),
+      found[0].task_id,
+      found[0].other_id,
+    )
 
 
 def search_index(

@@ -94,13 +94,24 @@ def record_file(
   with open(partial, "wb") as file:
 
     def write(trajectory: Trajectory) -> None:
-      record = to_record(trajectory, step=step, full=full)
-      file.write(_line(redact_record(record, hide)))
+      file.write(to_line(trajectory, step=step, full=full, redact=hide))
       file.flush()
 
     yield write
     os.fsync(file.fileno())
   os.replace(partial, path)
+
+
+def to_line(
+  trajectory: Trajectory,
+  *,
+  step: int,
+  full: bool = True,
+  redact: Redact | None = None,
+) -> bytes:
+  """One line of a record file; the arguments are those of `record_file`."""
+  hide = redaction.Redactor.from_environment() if redact is None else redact
+  return _line(redact_record(to_record(trajectory, step=step, full=full), hide))
 
 
 def redact_record(record: dict[str, Any], redact: Redact) -> dict[str, Any]:

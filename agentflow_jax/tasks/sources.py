@@ -4,10 +4,12 @@
 |---|---|
 | `worldfacts` | the embedded world, written to `data_dir` on first use |
 | `jsonl:PATH` | your questions, one JSON object per line (`.gz` too) |
+| `tfds:NAME` | what launch/prepare_data.py wrote to `data_dir` |
+| `mix:SPEC@WEIGHT@LIMIT,..` | several of these (mixture.py) |
 
 A line of a file needs `id`, `question` and `answers` (a text or a list of
-texts); `data_source`, `scorer` and `family` may be given, other fields are
-left alone. A bad line is an error with its place, never skipped.
+texts); `data_source`, `scorer`, `family` and `options` may be given, other
+fields are left alone. A bad line is an error with its place, never skipped.
 
 What this does not do: shuffle or repeat (order.py), score (rewards).
 """
@@ -20,11 +22,13 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from agentflow_jax.core import errors, protocols
+from agentflow_jax.core import errors, protocols, task_specs
 from agentflow_jax.core import task as task_lib
+from agentflow_jax.tasks import mixture
+from agentflow_jax.tasks.datasets import store
 
-WORLDFACTS = "worldfacts"
-JSONL = "jsonl:"
+WORLDFACTS = task_specs.WORLDFACTS
+JSONL = task_specs.JSONL
 TRAIN = "train"
 HELD_OUT = "held_out"
 SPLITS = (TRAIN, HELD_OUT)
@@ -38,7 +42,7 @@ def open_source(
   """Opens the tasks that `spec` names.
 
   Args:
-    spec: "worldfacts" or "jsonl:PATH".
+    spec: one of the above.
     data_dir: where prepared datasets are kept; made if it is needed.
     split: "train" or "held_out"; a file is the split it is used for.
 
@@ -50,6 +54,39 @@ def open_source(
     raise errors.ConfigError(
       f"there is no split {split!r}; the splits are {', '.join(SPLITS)}"
     )
+  try:
+    parts = task_specs.parse(spec)
+  except ValueError as error:
+    raise errors.ConfigError(
+      f"no tasks are called {spec!r}: {error}"
+    ) from error
+  if not spec.startswith(task_specs.MIX):
+    return _open_one(spec, data_dir, split)
+  return mixture.Mixture(
+    [
+      mixture.Part(
+        label=_label(part.spec),
+        source=_open_one(part.spec, data_dir, split),
+        weight=part.weight,
+        limit=part.limit,
+      )
+      for part in parts
+    ]
+  )
+
+
+def scorers_of(source: protocols.TaskSource) -> set[str]:
+  """Every scorer that a task of `source` names."""
+  if isinstance(source, mixture.Mixture):
+    return set().union(*map(scorers_of, source.sources))
+  if isinstance(source, RecordSource) and source.scorers:
+    return set(source.scorers)
+  return {source[index].scorer for index in range(len(source))}
+
+
+def _open_one(
+  spec: str, data_dir: str | os.PathLike[str], split: str
+) -> protocols.TaskSource:
   if spec == WORLDFACTS:
     # Lazily, because it imports tensorflow_datasets.
     from agentflow_jax.tasks.worldfacts import builder
@@ -57,11 +94,18 @@ def open_source(
     # tfds wraps its methods without types.
     dataset: Any = builder.prepare(data_dir)
     return RecordSource(dataset.as_data_source(split=split))
-  if spec.startswith(JSONL):
-    return read_jsonl(spec.removeprefix(JSONL))
-  raise errors.ConfigError(
-    f"no tasks are called {spec!r}; use {WORLDFACTS!r} or '{JSONL}PATH'"
-  )
+  if spec.startswith(task_specs.TFDS):
+    name = spec.removeprefix(task_specs.TFDS)
+    return RecordSource(
+      store.open_records(data_dir, name),
+      scorers=store.read_about(data_dir, name)["scorers"],
+    )
+  return read_jsonl(spec.removeprefix(JSONL))
+
+
+def _label(spec: str) -> str:
+  """A part's name in ids: the dataset's, or the file's with its folder."""
+  return spec.removeprefix(task_specs.TFDS).removeprefix(JSONL)
 
 
 class RecordSource:
@@ -70,8 +114,12 @@ class RecordSource:
   Implements core TaskSource; a record is read when it is asked for.
   """
 
-  def __init__(self, records: Sequence[Mapping[str, Any]]):
+  def __init__(
+    self, records: Sequence[Mapping[str, Any]], scorers: Sequence[str] = ()
+  ):
     self._records = records
+    # All that occur, if the writer noted them down.
+    self.scorers = tuple(scorers)
 
   def __len__(self) -> int:
     return len(self._records)
@@ -82,8 +130,15 @@ class RecordSource:
       name: record[name].decode("utf-8")
       for name in ("id", "question", *_OPTIONAL_FIELDS)
     }
-    answers = tuple(answer.decode("utf-8") for answer in record["answers"])
-    return task_lib.Task(answers=answers, **texts)
+    return task_lib.Task(
+      answers=_decoded(record["answers"]),
+      options=_decoded(record.get("options", ())),
+      **texts,
+    )
+
+
+def _decoded(texts: Sequence[bytes]) -> tuple[str, ...]:
+  return tuple(text.decode("utf-8") for text in texts)
 
 
 class ListSource:
@@ -154,12 +209,16 @@ def _task(line: str) -> task_lib.Task:
     answers = [answers]
   if not isinstance(answers, list) or not answers:
     raise ValueError("'answers' must be a text or a list of texts")
+  options = row.get("options", [])
+  if not isinstance(options, list):
+    raise ValueError("'options' must be a list of texts")
   given = {name: row[name] for name in _OPTIONAL_FIELDS if name in row}
   fields = {"data_source": "jsonl", **given}
   return task_lib.Task(
     id=_text(row.get("id"), "id"),
     question=_text(row.get("question"), "question"),
     answers=tuple(_text(answer, "answers") for answer in answers),
+    options=tuple(_text(text, "options") for text in options),
     **{name: _text(value, name) for name, value in fields.items()},
   )
 

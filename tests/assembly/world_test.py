@@ -25,12 +25,12 @@ def data_dir(tmp_path_factory):
   return tmp_path_factory.mktemp("data")
 
 
-def _open(data_dir, **tasks) -> world.World:
+def _open(directory, /, **tasks) -> world.World:
   config = config_lib.Config()
   for name, value in tasks.items():
     assert hasattr(config.tasks, name)
     setattr(config.tasks, name, value)
-  return world.open_world(config, data_dir)
+  return world.open_world(config, directory)
 
 
 def test_train_and_held_out_questions_are_different_ones(data_dir):

@@ -1,0 +1,188 @@
+"""Evaluates agents on benchmarks: config and checkpoint -> results on disk."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from agentflow_jax.assembly import agents as agents_lib
+from agentflow_jax.assembly import engine_stack, samplers
+from agentflow_jax.assembly import solver as solver_lib
+from agentflow_jax.assembly import world as world_lib
+from agentflow_jax.core import config as config_lib
+from agentflow_jax.core import errors, protocols, providers
+from agentflow_jax.core import task as task_lib
+from agentflow_jax.core import trajectory as trajectory_lib
+from agentflow_jax.evaluation import (
+  baselines,
+  benchmark_report,
+  benchmark_runner,
+)
+from agentflow_jax.rewards import llm_judge, rule_reward
+from agentflow_jax.rollout import group_rollout
+
+AGENT = "agent"
+SOLVERS = (AGENT, *baselines.KINDS)
+_STREAM = "benchmark"
+# Where the work is done and how fast; none of it changes an answer.
+_NOT_SETTINGS = ("run", "mesh", "rollout", "training", "learner", "warm_start")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+  """What to evaluate, and how.
+
+  Example: `Request(benchmarks={"amc23": tasks}, out=Path("results"))`.
+  """
+
+  benchmarks: Mapping[str, Sequence[task_lib.Task]]
+  out: pathlib.Path
+  checkpoint: str = ""
+  solver: str = AGENT
+  trials: int = 1
+  judge: str = ""  # PROVIDER:MODEL; "" = rules only
+  retry_lost: bool = False
+
+
+async def evaluate(
+  config: config_lib.Config, request: Request
+) -> dict[str, dict[str, Any]]:
+  """Runs what is missing of every benchmark and writes the report.
+
+  Returns:
+    The result of each benchmark in OUT, with its timing.
+
+  Raises:
+    UserError: a model, key, index or setting does not fit.
+  """
+  scorers = {
+    task.scorer for tasks in request.benchmarks.values() for task in tasks
+  }
+  async with contextlib.AsyncExitStack() as stack:
+    reward_fn = await stack.enter_async_context(
+      _open_reward(config, request.judge, scorers)
+    )
+    agents = None
+    if request.solver == AGENT:
+      agents = await stack.enter_async_context(
+        open_agents(config, request.checkpoint)
+      )
+    for name, tasks in request.benchmarks.items():
+      await benchmark_runner.run(
+        tasks,
+        _run_one(request, tasks, agents, config.run.seed),
+        reward_fn,
+        request.out / name,
+        _plan(config, request),
+      )
+  results = benchmark_runner.results_in(request.out)
+  write_report(request.out, results)
+  return results
+
+
+def write_report(
+  out: pathlib.Path, results: Mapping[str, Mapping[str, Any]]
+) -> None:
+  """results.json, report.md and report.html."""
+  benchmark_runner.write_json(out / "results.json", results)
+  shown = benchmark_report.tables(results)
+  title = f"Evaluation {out.name}"
+  (out / "report.md").write_text(
+    benchmark_report.markdown(title, shown), encoding="utf-8"
+  )
+  (out / "report.html").write_text(
+    benchmark_report.html(title, shown), encoding="utf-8"
+  )
+
+
+@contextlib.asynccontextmanager
+async def open_agents(
+  config: config_lib.Config, checkpoint: str
+) -> AsyncIterator[agents_lib.Agents]:
+  """The agents of a checkpoint, or of APIs and rules alone.
+
+  Raises:
+    ConfigError: the config asks for a model and there is no checkpoint.
+  """
+  if checkpoint:
+    async with solver_lib.open_solver(
+      config, checkpoint, slots=config.sampler.slots
+    ) as solver:
+      yield solver.agents
+    return
+  if needed := sorted(samplers.model_engines(config)):
+    raise errors.ConfigError(
+      f"the engines {', '.join(needed)} are models: name a --checkpoint, or "
+      "set --config.engines.* to others"
+    )
+  data_dir = pathlib.Path(config.tasks.data_dir or solver_lib.cache_dir())
+  async with contextlib.AsyncExitStack() as stack:
+    engines = agents_lib.Engines.of(config, {})
+    stack.push_async_callback(engines.aclose)
+    toolbox = agents_lib.build_toolbox(
+      engines, world_lib.search_index(config, data_dir)
+    )
+    stack.push_async_callback(toolbox.aclose)
+    await toolbox.check()
+    yield agents_lib.build_agents(
+      engines, toolbox, count_tokens=lambda text: len(text.encode("utf-8"))
+    )
+
+
+@contextlib.asynccontextmanager
+async def _open_reward(
+  config: config_lib.Config, judge: str, scorers: set[str]
+) -> AsyncIterator[protocols.RewardFn]:
+  if not judge:
+    yield rule_reward.RuleReward(scorers)
+    return
+  model = providers.remote_model(judge)
+  if model is None:
+    raise errors.ConfigError(f"--judge={judge!r} is not PROVIDER:MODEL")
+  stack = engine_stack.of_api(config.engines, model, config_lib.EngineOptions())
+  async with stack.closing:
+    yield llm_judge.JudgedReward(scorers, stack.engine)
+
+
+def _run_one(
+  request: Request,
+  tasks: Sequence[task_lib.Task],
+  agents: agents_lib.Agents | None,
+  seed: int,
+) -> group_rollout.RunOne:
+  if agents is None:
+    return baselines.run_one(request.solver, tasks, seed)
+
+  async def run(task: task_lib.Task, trial: int) -> trajectory_lib.Trajectory:
+    return await agents.run(task, trial, stream=_STREAM, evaluation=True)
+
+  return run
+
+
+def _plan(config: config_lib.Config, request: Request) -> benchmark_runner.Plan:
+  settings: dict[str, Any] = {
+    "solver": request.solver,
+    "judge": request.judge,
+    "seed": config.run.seed,
+  }
+  if request.solver == AGENT:
+    settings["checkpoint"] = request.checkpoint
+    settings["config"] = {
+      name: section
+      for name, section in dataclasses.asdict(config).items()
+      if name not in _NOT_SETTINGS
+    }
+  options = {
+    role: config.engines.options(role) for role in config_lib.ENGINE_ROLES
+  }
+  return benchmark_runner.Plan(
+    settings=settings,
+    trials=request.trials,
+    concurrency=config.rollout.max_concurrent_episodes,
+    retry_lost=request.retry_lost,
+    prices={
+      role: (option.input_price, option.output_price)
+      for role, option in options.items()
+    },
+  )

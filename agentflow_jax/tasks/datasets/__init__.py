@@ -1,0 +1,1 @@
+"""Other people's question files, checked and kept as TFDS datasets."""

@@ -1,0 +1,81 @@
+"""Tables of results: numbers, the quoted ones apart, and safe text."""
+
+import asyncio
+
+import pytest
+
+from agentflow_jax.core import errors
+from agentflow_jax.core import task as task_lib
+from agentflow_jax.evaluation import (
+  baselines,
+  benchmark_report,
+  benchmark_runner,
+)
+from agentflow_jax.rewards import rule_reward
+
+_TASKS = [
+  task_lib.Task(
+    id=f"amc23/{n:04d}",
+    question=f"{n}?",
+    answers=(str(n),),
+    data_source="amc23",
+    scorer="exact_match",
+  )
+  for n in range(20)
+]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+  """Results of each baseline, by its kind."""
+  out = tmp_path_factory.mktemp("out")
+  for kind in baselines.KINDS:
+    asyncio.run(
+      benchmark_runner.run(
+        _TASKS,
+        baselines.run_one(kind, _TASKS),
+        rule_reward.RuleReward(["exact_match"]),
+        out / kind / "amc23",
+        benchmark_runner.Plan(settings={}, trials=2),
+      )
+    )
+  return {
+    kind: benchmark_runner.results_in(out / kind) for kind in baselines.KINDS
+  }
+
+
+def test_the_report_has_our_numbers_and_marks_the_quoted_ones(results):
+  shown = benchmark_report.tables(results["oracle"])
+  text = benchmark_report.markdown("T", shown)
+  assert "| amc23 | 20 | 2 | 100.0 | 100.0 to 100.0 |" in text
+  assert "| ours (measured) | 100.0 |" in text
+  assert "| AgentFlow-7B, Flow-GRPO (quoted) | 61.5 |" in text
+  assert "Quoted from arXiv 2510.05592, not measured" in text
+  for line in text.splitlines():
+    if "61.5" in line:
+      assert "quoted" in line
+
+
+def test_the_page_stands_alone_and_shows_names_as_text(results):
+  found = dict(results["oracle"]["amc23"])
+  found["tool_mix"] = {"<script>alert(1)</script>|x": 1.0}
+  shown = benchmark_report.tables({"amc23": found})
+  page = benchmark_report.html("T", shown)
+  assert "<script" not in page
+  assert "http" not in page.replace("http-equiv", "")
+  assert "&lt;script&gt;" in page
+  text = benchmark_report.markdown("T", shown)
+  assert "<script" not in text
+  assert "\\|x" in text
+
+
+def test_a_comparison_is_paired_and_of_the_same_questions(results):
+  table = benchmark_report.comparison(results["empty"], results["oracle"])
+  assert table.rows == [
+    ["amc23", "20", "0.0", "100.0", "+100.0", "+100.0 to +100.0", "0.000"]
+  ]
+  other = {"amc23": {**results["oracle"]["amc23"], "right": {"q": [1, 1]}}}
+  with pytest.raises(errors.UserError, match="different questions"):
+    benchmark_report.comparison(results["empty"], other)
+  with pytest.raises(errors.UserError, match="share no benchmark"):
+    benchmark_report.comparison(results["empty"], {})

@@ -1,0 +1,102 @@
+"""Resuming: kills at random moments repeat nothing and change nothing."""
+
+import collections
+import json
+import pathlib
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+import struck_evaluation
+
+from agentflow_jax.core import errors
+from agentflow_jax.evaluation import benchmark_runner, journal
+
+_SCRIPT = pathlib.Path(struck_evaluation.__file__)
+_CONCURRENCY = 2
+
+
+def _start(directory):
+  return subprocess.Popen([sys.executable, str(_SCRIPT), str(directory)])
+
+
+def test_killed_at_five_random_points_it_ends_with_the_same_result(tmp_path):
+  struck_evaluation.main(tmp_path / "whole")
+  directory = tmp_path / "struck"
+  log = directory / benchmark_runner.JOURNAL
+  drawn = random.Random(7)
+  wanted = len(struck_evaluation.TASKS) * struck_evaluation.TRIALS
+  kills = sorted(drawn.sample(range(3, wanted - 3), 5))
+  for lines in kills:
+    process = _start(directory)
+    while process.poll() is None and _lines(log) < lines:
+      time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -9
+    # What a kill in the middle of a write leaves.
+    with log.open("ab") as file:
+      file.write(b'{"step": 0, "rew')
+    assert not (directory / benchmark_runner.RESULT).exists()
+  assert _start(directory).wait() == 0
+  whole = tmp_path / "whole" / benchmark_runner.RESULT
+  assert (
+    whole.read_bytes() == (directory / benchmark_runner.RESULT).read_bytes()
+  )
+  runs = collections.Counter((directory / "executed").read_text().splitlines())
+  assert len(runs) == wanted
+  # Only what ran when a kill came has run again.
+  assert runs.total() - wanted <= len(kills) * _CONCURRENCY
+
+
+def test_a_finished_evaluation_runs_nothing_again(tmp_path):
+  struck_evaluation.main(tmp_path)
+  executed = (tmp_path / "executed").read_text()
+  result = (tmp_path / benchmark_runner.RESULT).read_bytes()
+  struck_evaluation.main(tmp_path)
+  assert (tmp_path / "executed").read_text() == executed
+  assert (tmp_path / benchmark_runner.RESULT).read_bytes() == result
+
+
+def test_lost_and_missing_count_as_wrong(tmp_path):
+  struck_evaluation.main(tmp_path)
+  found = benchmark_runner.read_result(tmp_path)
+  tasks = struck_evaluation.TASKS
+  right = sum(
+    (n + m) % 3 > 0 and n % 10 != 9 for n in range(len(tasks)) for m in (0, 1)
+  )
+  assert found["accuracy"] == pytest.approx(right / 80)
+  assert (found["masked"], found["missing"]) == (8, 0)
+  assert found["stop_reasons"] == {"infra_error": 8, "max_turns": 72}
+  assert found["pass_at_k"]["1"] == pytest.approx(right / 80)
+  assert found["pass_at_k"]["2"] == pytest.approx(36 / 40)
+
+
+def test_other_settings_are_refused(tmp_path):
+  struck_evaluation.main(tmp_path)
+  settings = tmp_path / benchmark_runner.SETTINGS
+  settings.write_text(json.dumps(json.loads(settings.read_text()) | {"a": 2}))
+  with pytest.raises(errors.ConfigError, match="a was 2, is 1"):
+    struck_evaluation.main(tmp_path)
+
+
+def test_a_journal_has_one_writer(tmp_path):
+  with (
+    journal.Journal(tmp_path / "j.jsonl"),
+    pytest.raises(errors.RunDirBusyError, match="another process"),
+  ):
+    journal.Journal(tmp_path / "j.jsonl")
+
+
+def test_damage_in_the_middle_is_an_error(tmp_path):
+  struck_evaluation.main(tmp_path)
+  log = tmp_path / benchmark_runner.JOURNAL
+  lines = log.read_bytes().splitlines(keepends=True)
+  log.write_bytes(b"".join([lines[0], b"{}\n", *lines[1:]]))
+  with pytest.raises(errors.UserError, match=f"{log.name}:2"):
+    struck_evaluation.main(tmp_path)
+
+
+def _lines(path):
+  return path.read_bytes().count(b"\n") if path.exists() else 0

@@ -7,6 +7,9 @@ in core/config_validation.py.
 """
 
 import dataclasses
+from typing import Any
+
+from agentflow_jax.core import learner_presets
 
 
 def _section(cls):
@@ -35,8 +38,9 @@ class ModelConfig:
   # Computation type; parameters are stored in `param_dtype`.
   dtype: str = "float32"  # float32 | bfloat16
   param_dtype: str = "float32"  # float32 | bfloat16
-  # What the backward pass recomputes: none | block.
-  remat: str = "none"
+  # What the backward pass keeps: none = everything; block = each layer's
+  # input, the rest is recomputed; offload = the same, kept in host memory.
+  remat: str = "none"  # none | block | offload
 
 
 @dataclasses.dataclass
@@ -162,8 +166,15 @@ class RolloutConfig:
 
 @dataclasses.dataclass
 class LearnerConfig:
-  """Flow-GRPO and its optimizer (design section 5)."""
+  """Flow-GRPO and its optimizer (design section 5).
 
+  Assigning `preset` sets the fields of the loss to that recipe
+  (core/learner_presets.py); what is assigned afterwards wins.
+  """
+
+  # flow_grpo | agentflow_code | grpo | dr_grpo | dapo | gspo | reinforce |
+  # rloo. On the command line it is applied before all other keys.
+  preset: str = dataclasses.field(default="flow_grpo", init=False)
   lr: float = 1e-6
   schedule: str = "constant"  # constant | linear | cosine
   warmup_steps: int = 0
@@ -188,6 +199,13 @@ class LearnerConfig:
   ratio: str = "token"  # token | sequence (GSPO)
   # Truncated importance sampling cap on the ratio weight; 0 = off.
   importance_cap: float = 0.0
+  # Score what was sampled once more with the learner before the first step of
+  # an iteration, and clip against that. importance_cap then bounds the weight
+  # that corrects for the sampler's own logprobs.
+  recompute_behavior: bool = False
+  # What is taken off a reward: the group's mean, the mean of the other
+  # members (RLOO), or nothing (REINFORCE; needs normalize_by_std=False).
+  baseline: str = "group_mean"  # group_mean | leave_one_out | none
   normalize_by_std: bool = True
   statistics_over: str = "trajectories"  # trajectories | turns
   # Resample zero-spread groups at most this many times (dynamic sampling).
@@ -203,6 +221,16 @@ class LearnerConfig:
   max_non_finite_steps: int = 5
   # Abort when mean |current - behavior logprob| exceeds this; 0 = never.
   max_drift: float = 0.0
+
+  def __setattr__(self, name: str, value: Any) -> None:
+    object.__setattr__(self, name, value)
+    # An unknown name changes nothing; validation reports it.
+    if name == "preset" and value in learner_presets.PRESETS:
+      chosen = learner_presets.PRESETS[value]
+      for field in learner_presets.FIELDS:
+        # A dataclass keeps its defaults as class attributes.
+        value = chosen.get(field, getattr(type(self), field))
+        object.__setattr__(self, field, value)
 
 
 @dataclasses.dataclass

@@ -164,6 +164,16 @@ RULES: tuple[Rule, ...] = (
     why="0 is off; otherwise it must be at least 1",
   ),
   Rule(
+    fields=("learner.baseline", "learner.normalize_by_std"),
+    broken=lambda c: c.learner.baseline == "none" and c.learner.normalize_by_std,
+    why="without a baseline there is no spread to divide by; set it to false",
+  ),
+  Rule(
+    fields=("learner.baseline", "learner.refill_rounds"),
+    broken=lambda c: c.learner.baseline == "none" and c.learner.refill_rounds,
+    why="without a baseline groups of equal rewards are trained, not refilled",
+  ),
+  Rule(
     fields=("engines.planner",),
     broken=lambda c: c.engines.planner != "trainable",
     why="only a trainable planner can be trained",
@@ -186,8 +196,8 @@ RULES: tuple[Rule, ...] = (
     training=True,
   ),
   Rule(
-    fields=("rollout.group_size",),
-    broken=lambda c: c.rollout.group_size < 2,
+    fields=("rollout.group_size", "learner.baseline"),
+    broken=lambda c: c.rollout.group_size < 2 and c.learner.baseline != "none",
     why="a group of one has no spread, so nothing can be learnt",
     training=True,
   ),

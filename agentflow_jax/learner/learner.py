@@ -12,6 +12,7 @@ It does not build batches, sample, save, or decide when to stop the run; it
 raises `TrainingDivergedError` when going on would be pointless.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -177,6 +178,22 @@ class Learner:
     metrics = statistics_lib.host_metrics(totals) | metrics
     self._check(metrics, consecutive)
     return state, metrics
+
+  def recompute(
+    self, params: transformer.Params, micro_batches: Sequence[TrainBatch]
+  ) -> tuple[TrainBatch, ...]:
+    """The micro-batches with the learner's own logprobs under `params`.
+
+    Call it for all data of an iteration before its first step, where
+    `recompute_behavior` asks for it: the ratio is then taken to these, and the
+    sampler's logprobs only measure drift and weigh tokens (`importance_cap`).
+    """
+    return tuple(
+      dataclasses.replace(
+        batch, recomputed_logprob_BE=self._score(params, batch)
+      )
+      for batch in micro_batches
+    )
 
   def score(self, params: transformer.Params, micro_batch: TrainBatch):
     """Current float32 logprobs [B, E] at the sampling temperature."""

@@ -165,12 +165,16 @@ RULES: tuple[Rule, ...] = (
   ),
   Rule(
     fields=("learner.baseline", "learner.normalize_by_std"),
-    broken=lambda c: c.learner.baseline == "none" and c.learner.normalize_by_std,
+    broken=lambda c: (
+      c.learner.baseline == "none" and c.learner.normalize_by_std
+    ),
     why="without a baseline there is no spread to divide by; set it to false",
   ),
   Rule(
     fields=("learner.baseline", "learner.refill_rounds"),
-    broken=lambda c: c.learner.baseline == "none" and c.learner.refill_rounds,
+    broken=lambda c: (
+      c.learner.baseline == "none" and c.learner.refill_rounds > 0
+    ),
     why="without a baseline groups of equal rewards are trained, not refilled",
   ),
   Rule(

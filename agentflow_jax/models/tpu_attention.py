@@ -268,7 +268,7 @@ def _own_lanes(b, n, c, v, order, count):
 
 
 def _sequential(*, parallel: int, sequential: int):
-  """The last grid axes accumulate into one output block, so keep their order."""
+  """The last grid axes accumulate into one output block, in their order."""
   return pltpu.CompilerParams(
     dimension_semantics=("parallel",) * parallel + ("arbitrary",) * sequential
   )

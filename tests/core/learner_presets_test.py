@@ -86,5 +86,3 @@ def test_reinforce_may_sample_single_members():
     config_validation.validate(config)
   config.learner.preset = "reinforce"
   config_validation.validate(config)
-
-

@@ -85,9 +85,7 @@ def _naive_loss(name, params, arrays):
   current = pick(scores)
   if name == "tokens":
     ratio = jnp.exp(current - behavior)
-    gain = jnp.minimum(
-      ratio * advantage, jnp.clip(ratio, 0.8, 1.3) * advantage
-    )
+    gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 0.8, 1.3) * advantage)
     r = pick(_log_softmax(examples.REFERENCE, ids, where)) - current
     entropy = -(jnp.exp(scores) * scores).sum(-1)
     gain += 0.1 * entropy - 0.3 * (jnp.exp(r) - 1 - r)
@@ -97,9 +95,7 @@ def _naive_loss(name, params, arrays):
     gain = jnp.minimum(
       ratio * advantage, jnp.clip(ratio, 0.95, 1.3) * advantage
     )
-    gain = jnp.where(
-      advantage < 0, jnp.maximum(gain, 1.3 * advantage), gain
-    )
+    gain = jnp.where(advantage < 0, jnp.maximum(gain, 1.3 * advantage), gain)
   return -(weight * real * gain).sum()
 
 

@@ -21,6 +21,7 @@ _REQUIRES = [
   "ml-collections>=1.0",
   "ml-dtypes>=0.5",
   "numpy>=2.0",
+  "openai>=1.60",
   "optax>=0.2.6",
   "orbax-checkpoint>=0.11.30",
   "pydantic>=2.10",
@@ -34,20 +35,24 @@ _REQUIRES = [
   "transformers>=4.56",
 ]
 
+_TEST = [
+  "hypothesis>=6.120",
+  "pyright>=1.1.400",
+  "pytest>=8.3",
+  "pytest-timeout>=2.3",
+  "pytest-xdist>=3.6",
+  "ruff>=0.9",
+]
+# Parity tests and benchmarks only; the package never imports it.
+_TORCH = ["torch==2.13.0"]
+
 _EXTRAS = {
+  "bench": [*_TORCH, "google-tunix>=0.1"],
   "cuda": ["jax[cuda13]"],
+  "dev": [*_TEST, *_TORCH],
+  "test": _TEST,
   "tpu": ["jax[tpu]"],
   "wandb": ["wandb>=0.19"],
-  "test": [
-    "hypothesis>=6.120",
-    "pytest>=8.3",
-    "pytest-timeout>=2.3",
-    "pytest-xdist>=3.6",
-    "pyright>=1.1.400",
-    "ruff>=0.9",
-  ],
-  # Parity tests and benchmarks only; the package never imports it.
-  "torch": ["torch==2.13.0"],
 }
 
 setuptools.setup(
@@ -57,7 +62,12 @@ setuptools.setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=setuptools.find_packages(include=["agentflow_jax*"]),
-  package_data={"agentflow_jax": ["tasks/worldfacts/data/*.tsv"]},
+  package_data={
+    "agentflow_jax": [
+      "evaluation/report/assets/*",
+      "tasks/worldfacts/data/*.tsv",
+    ]
+  },
   install_requires=_REQUIRES,
   extras_require=_EXTRAS,
 )

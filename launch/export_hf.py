@@ -11,9 +11,7 @@ Example:
 
 from absl import flags
 
-from agentflow_jax.core import errors
 from agentflow_jax.hf import exporting, importing
-from agentflow_jax.hf import tokenizer as tokenizer_lib
 from agentflow_jax.training import checkpointing, cli
 
 _CHECKPOINT = flags.DEFINE_string(
@@ -43,10 +41,6 @@ _OVERWRITE = flags.DEFINE_bool(
 def main(argv: list[str]) -> None:
   del argv
   loaded = checkpointing.load_model(_CHECKPOINT.value)
-  if not isinstance(loaded.tokenizer, tokenizer_lib.HfTokenizer):
-    raise errors.CheckpointError(
-      f"{_CHECKPOINT.value}: its tokenizer can not be written for others"
-    )
   generation = {}
   if _TEMPERATURE.value is not None:
     generation["temperature"] = _TEMPERATURE.value

@@ -1,14 +1,71 @@
-"""Samplers: parameters -> engines that answer with them."""
+"""Models -> samplers -> engines -> the agents that ask them."""
 
+import contextlib
 import dataclasses
+import pathlib
+from collections.abc import AsyncIterator, Mapping
 
 import jax
 
 from agentflow_jax.assembly import agents as agents_lib
 from agentflow_jax.core import config as config_lib
+from agentflow_jax.engines import local
 from agentflow_jax.models import sharding
 from agentflow_jax.sampler import sampler as sampler_lib
 from agentflow_jax.training import checkpointing
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Models:
+  """Who answers as "trainable" and as "frozen"; may be the same model."""
+
+  policy: checkpointing.LoadedModel
+  frozen: checkpointing.LoadedModel
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuiltAgents:
+  """Agents, and the samplers behind their model engines by name."""
+
+  agents: agents_lib.Agents
+  samplers: Mapping[str, sampler_lib.Sampler]
+
+
+@contextlib.asynccontextmanager
+async def open_agents(
+  config: config_lib.Config,
+  models: Models,
+  mesh: jax.sharding.Mesh,
+  index_dir: pathlib.Path,
+) -> AsyncIterator[BuiltAgents]:
+  """Compiles the samplers the config asks for and builds the agents on them.
+
+  Everything is closed when the block ends.
+  """
+  by_name = {
+    agents_lib.TRAINABLE: models.policy,
+    agents_lib.FROZEN: models.frozen,
+  }
+  samplers: dict[str, sampler_lib.Sampler] = {}
+  async with contextlib.AsyncExitStack() as stack:
+    for name in sorted(model_engines(config)):
+      samplers[name] = build_sampler(config, by_name[name], mesh)
+      stack.push_async_callback(samplers[name].close)
+      samplers[name].warm_up()
+    engines = agents_lib.Engines.of(
+      config,
+      {
+        name: local.LocalEngine(sampler, by_name[name].tokenizer, name)
+        for name, sampler in samplers.items()
+      },
+    )
+    toolbox = agents_lib.build_toolbox(engines, index_dir)
+    stack.push_async_callback(toolbox.aclose)
+    encode = models.policy.tokenizer.encode
+    agents = agents_lib.build_agents(
+      engines, toolbox, count_tokens=lambda text: len(encode(text))
+    )
+    yield BuiltAgents(agents=agents, samplers=samplers)
 
 
 def build_sampler(
@@ -49,5 +106,5 @@ def sampling_mesh(
 def model_engines(config: config_lib.Config) -> set[str]:
   """Which of "trainable" and "frozen" the config asks for."""
   return {agents_lib.TRAINABLE, agents_lib.FROZEN} & set(
-    dataclasses.asdict(config.engines).values()
+    config.engines.by_role().values()
   )

@@ -5,7 +5,6 @@ Trainer -> Hugging Face export -> report. Starting it again in the same run
 directory goes on where it stopped.
 """
 
-import contextlib
 import dataclasses
 import time
 
@@ -20,7 +19,6 @@ from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import config_rules, protocols
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
-from agentflow_jax.engines import local
 from agentflow_jax.evaluation.report import report
 from agentflow_jax.hf import exporting
 from agentflow_jax.learner import learner as learner_lib
@@ -58,30 +56,16 @@ async def train(
   mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
   model = await start.start_model(world, run_dir, mesh, shown.phase)
   model_files.save_description(run_dir.model, model.arch, model.tokenizer)
-  async with contextlib.AsyncExitStack() as stack:
-    shown.phase("compiling")
-    samplers = {}
-    for name in sorted(samplers_lib.model_engines(config)):
-      samplers[name] = samplers_lib.build_sampler(config, model, mesh)
-      stack.push_async_callback(samplers[name].close)
-      samplers[name].warm_up()
-    engines = agents_lib.Engines.of(
-      config,
-      {
-        name: local.LocalEngine(sampler, model.tokenizer, name)
-        for name, sampler in samplers.items()
-      },
-    )
-    toolbox = agents_lib.build_toolbox(engines, world.index_dir)
-    stack.push_async_callback(toolbox.aclose)
-    agents = agents_lib.build_agents(
-      engines,
-      toolbox,
-      count_tokens=lambda text: len(model.tokenizer.encode(text)),
-    )
-    policy = samplers[agents_lib.TRAINABLE]
+  shown.phase("compiling")
+  async with samplers_lib.open_agents(
+    config,
+    samplers_lib.Models(policy=model, frozen=model),
+    mesh,
+    world.index_dir,
+  ) as built:
+    policy = built.samplers[agents_lib.TRAINABLE]
     trainer = loop.Trainer(
-      _parts(world, run_dir, model, mesh, agents, policy, shown, stop),
+      _parts(world, run_dir, model, mesh, built.agents, policy, shown, stop),
       started_s,
     )
     result = await trainer.run()

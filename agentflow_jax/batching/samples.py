@@ -96,12 +96,7 @@ def build_samples(
     raise ValueError(
       f"aggregation {learner.aggregation!r} is unknown; known: {AGGREGATIONS}"
     )
-  members: list[_Member] = []
-  skipped = 0
-  for index, group in enumerate(groups):
-    group_members = _members(index, group, learner, tuple(roles))
-    skipped += not any(m.trained for m in group_members)
-    members.extend(group_members)
+  members, skipped = _all_members(groups, learner, tuple(roles))
   size = learner.mini_batch_trajectories or max(1, len(members))
   chunks = [members[i : i + size] for i in range(0, len(members), size)]
   counts_M3 = np.array([_counts(chunk) for chunk in chunks], np.float64)
@@ -123,6 +118,21 @@ def build_samples(
   metrics["groups"] = float(len(groups))
   metrics["skipped_groups"] = float(skipped)
   return SampleSet(mini_batches=tuple(mini_batches), metrics=metrics)
+
+
+def _all_members(
+  groups: Sequence[trajectory_lib.TrajectoryGroup],
+  learner: config_lib.LearnerConfig,
+  roles: tuple[messages_lib.ModuleRole, ...],
+) -> tuple[list[_Member], int]:
+  """Every group's members, in order, and how many groups train nothing."""
+  members: list[_Member] = []
+  skipped = 0
+  for index, group in enumerate(groups):
+    group_members = _members(index, group, learner, roles)
+    skipped += not any(m.trained for m in group_members)
+    members.extend(group_members)
+  return members, skipped
 
 
 def _members(

@@ -93,11 +93,31 @@ class AgentConfig:
 
 
 @dataclasses.dataclass
+class EngineOptions:
+  """How one role's PROVIDER:MODEL (or "frozen") is reached and sampled."""
+
+  # Where the API is; "" = the provider's own address.
+  base_url: str = ""
+  # -1 = engines.frozen_temperature.
+  temperature: float = -1.0
+  top_p: float = 1.0
+  # 0 = engines.frozen_max_tokens.
+  max_tokens: int = 0
+  # Bind answers to a JSON schema where the provider can do so.
+  structured: bool = True
+  # Per million tokens, in any currency; for the cost metric.
+  input_price: float = 0.0
+  output_price: float = 0.0
+
+
+@dataclasses.dataclass
 class EnginesConfig:
   """Who answers for each role.
 
   "trainable" = the policy, "frozen" = the start model (shared with the KL
-  reference), "scripted:worldfacts" = the rules of the embedded world.
+  reference), "scripted:worldfacts" = the rules of the embedded world,
+  "PROVIDER:MODEL" = a model behind an API (core/providers.py), e.g.
+  "openai:gpt-4o-mini" or "vllm:Qwen/Qwen2.5-7B-Instruct".
   """
 
   planner: str = "trainable"
@@ -105,12 +125,38 @@ class EnginesConfig:
   verifier: str = "frozen"
   generator: str = "frozen"
   tool: str = "frozen"
+  planner_options: EngineOptions = _section(EngineOptions)
+  executor_options: EngineOptions = _section(EngineOptions)
+  verifier_options: EngineOptions = _section(EngineOptions)
+  generator_options: EngineOptions = _section(EngineOptions)
+  tool_options: EngineOptions = _section(EngineOptions)
   call_timeout_s: float = 120.0
   # Further tries after an infrastructure failure, with jittered back-off.
   retries: int = 2
   # How frozen modules are sampled.
   frozen_temperature: float = 0.0
   frozen_max_tokens: int = 1024
+  # Calls to one role's API at the same time; further ones wait.
+  max_concurrent_calls: int = 64
+  # Failures in a row after which an API is left alone for a while, and how
+  # long; then one call tries it again.
+  circuit_failures: int = 5
+  circuit_pause_s: float = 10.0
+  # Let APIs send answers piece by piece (for gateways that cut idle calls).
+  stream: bool = False
+  # Answers of APIs are kept here and used again; "" = off.
+  cache_dir: str = ""
+
+  def by_role(self) -> dict[str, str]:
+    """Each role's engine name."""
+    return {role: getattr(self, role) for role in ENGINE_ROLES}
+
+  def options(self, role: str) -> EngineOptions:
+    return getattr(self, f"{role}_options")
+
+
+# The fields of EnginesConfig that name an engine.
+ENGINE_ROLES = ("planner", "executor", "verifier", "generator", "tool")
 
 
 @dataclasses.dataclass
@@ -128,6 +174,9 @@ class ToolsConfig:
   # A saved bm25s index; "" = the one worldfacts builds.
   search_index_dir: str = ""
   search_top_k: int = 3
+  # Where model code runs. monty: a subset of Python, no OS behind it;
+  # bubblewrap: all of CPython in a jail, with numpy and sympy if installed.
+  python_sandbox: str = "monty"  # monty | bubblewrap
   python_timeout_s: float = 10.0
   python_memory_mb: int = 256
   python_max_output_chars: int = 3500

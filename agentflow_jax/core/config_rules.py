@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable
 
 from agentflow_jax.core import config as config_lib
+from agentflow_jax.core import providers
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +29,99 @@ def _is_source(spec: str) -> bool:
 
 
 def _scripted(config: config_lib.Config) -> bool:
-  return "scripted:worldfacts" in dataclasses.astuple(config.engines)
+  return providers.SCRIPTED in config.engines.by_role().values()
 
 
 def _frozen(config: config_lib.Config) -> bool:
-  return "frozen" in dataclasses.astuple(config.engines)
+  return providers.FROZEN in config.engines.by_role().values()
+
+
+def _role_rules(role: str) -> tuple["Rule", ...]:
+  """What the options of one role may be, given its engine."""
+
+  def options(config: config_lib.Config) -> config_lib.EngineOptions:
+    return config.engines.options(role)
+
+  def remote(config: config_lib.Config) -> providers.RemoteModel | None:
+    return providers.remote_model(getattr(config.engines, role))
+
+  def changed(config: config_lib.Config, *names: str) -> bool:
+    default = config_lib.EngineOptions()
+    return any(
+      getattr(options(config), name) != getattr(default, name) for name in names
+    )
+
+  def refused(config: config_lib.Config) -> bool:
+    """A parameter was set that the provider's API does not take."""
+    model = remote(config)
+    return model is not None and any(
+      changed(config, name) and name not in model.provider.parameters
+      for name in ("temperature", "top_p")
+    )
+
+  def too_hot(config: config_lib.Config) -> bool:
+    model = remote(config)
+    if model is None or "temperature" not in model.provider.parameters:
+      return False
+    temperature = options(config).temperature
+    if temperature < 0:
+      temperature = config.engines.frozen_temperature
+    return temperature > model.provider.max_temperature
+
+  def fields(*names: str) -> tuple[str, ...]:
+    section = f"engines.{role}"
+    return (section, *(f"{section}_options.{name}" for name in names))
+
+  api = ("base_url", "structured", "input_price", "output_price")
+  sampling = ("temperature", "top_p", "max_tokens")
+  return (
+    Rule(
+      fields=fields(*api),
+      broken=lambda c: remote(c) is None and changed(c, *api),
+      why="these options are for a PROVIDER:MODEL",
+    ),
+    Rule(
+      fields=fields(*sampling),
+      broken=lambda c: (
+        getattr(c.engines, role) in (providers.TRAINABLE, providers.SCRIPTED)
+        and changed(c, *sampling)
+      ),
+      why="the policy is sampled by the sampler section, rules not at all",
+    ),
+    Rule(
+      fields=fields("base_url"),
+      broken=lambda c: (
+        bool(options(c).base_url)
+        and not options(c).base_url.startswith(("http://", "https://"))
+      ),
+      why="an address starts with http:// or https://",
+    ),
+    Rule(
+      fields=fields("temperature"),
+      broken=lambda c: -1 < options(c).temperature < 0,
+      why="-1 is engines.frozen_temperature; otherwise it is at least 0",
+    ),
+    Rule(
+      fields=fields("temperature", "top_p"),
+      broken=refused,
+      why="this provider does not let it be set (core/providers.py)",
+    ),
+    Rule(
+      fields=(*fields("temperature"), "engines.frozen_temperature"),
+      broken=too_hot,
+      why="this provider does not sample so hot (core/providers.py)",
+    ),
+    Rule(
+      fields=(*fields("max_tokens"), "sampler.max_completion_tokens"),
+      broken=lambda c: (
+        getattr(c.engines, role) == providers.FROZEN
+        and options(c).max_tokens > c.sampler.max_completion_tokens
+      ),
+      why=(
+        "frozen modules are answered by the same sampler, which stops earlier"
+      ),
+    ),
+  )
 
 
 def _trajectories(config: config_lib.Config) -> int:
@@ -261,4 +350,5 @@ RULES: tuple[Rule, ...] = (
     why="the warm start teaches labelled plans for compact prompts",
     training=True,
   ),
+  *(rule for role in config_lib.ENGINE_ROLES for rule in _role_rules(role)),
 )

@@ -1,6 +1,7 @@
 """Checks a Config once, before anything is built.
 
-Flow: unknown keys -> types -> choices -> ranges -> rules that relate fields.
+Flow: unknown keys -> types -> choices -> engine names -> ranges -> rules that
+relate fields.
 Each stage reads one table (the rules are in core/config_rules.py); all problems
 of the first stage that finds any are reported together, in one line that names
 the fields and their values.
@@ -18,9 +19,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import config_rules, errors, learner_presets
+from agentflow_jax.core import (
+  config_rules,
+  errors,
+  learner_presets,
+  providers,
+)
 
-_ENGINES = ("trainable", "frozen", "scripted:worldfacts")
 _DTYPES = ("float32", "bfloat16")
 
 CHOICES: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
@@ -30,12 +35,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
     "model.remat": ("none", "block", "offload"),
     "agent.prompt_style": ("full", "compact"),
     "agent.plan_format": ("labelled", "json"),
-    "engines.planner": _ENGINES,
-    "engines.executor": _ENGINES,
-    "engines.verifier": _ENGINES,
-    "engines.generator": _ENGINES,
-    "engines.tool": _ENGINES,
     "learner.preset": tuple(learner_presets.PRESETS),
+    "tools.python_sandbox": ("monty", "bubblewrap"),
     "learner.schedule": ("constant", "linear", "cosine"),
     "learner.kl_estimator": ("k1", "k2", "k3"),
     "learner.aggregation": ("flow", "token_mean", "turn_mean", "constant"),
@@ -68,8 +69,21 @@ _POSITIVE = Range(0, above=True)
 _AT_LEAST_0 = Range(0)
 _AT_LEAST_1 = Range(1)
 
+_OPTIONS = {
+  "temperature": Range(-1),  # -1 inherits; see config_rules.py
+  "top_p": Range(0, 1, above=True),
+  "max_tokens": _AT_LEAST_0,
+  "input_price": _AT_LEAST_0,
+  "output_price": _AT_LEAST_0,
+}
+
 RANGES: Mapping[str, Range] = types.MappingProxyType(
   {
+    f"engines.{role}_options.{name}": allowed
+    for role in config_lib.ENGINE_ROLES
+    for name, allowed in _OPTIONS.items()
+  }
+  | {
     "run.seed": Range(0, 2**32 - 1),
     "tasks.evaluation_questions": _AT_LEAST_0,
     "agent.max_turns": _AT_LEAST_1,
@@ -83,6 +97,9 @@ RANGES: Mapping[str, Range] = types.MappingProxyType(
     "engines.retries": _AT_LEAST_0,
     "engines.frozen_temperature": _AT_LEAST_0,
     "engines.frozen_max_tokens": _AT_LEAST_1,
+    "engines.max_concurrent_calls": _AT_LEAST_1,
+    "engines.circuit_failures": _AT_LEAST_1,
+    "engines.circuit_pause_s": _POSITIVE,
     "tools.call_timeout_s": _POSITIVE,
     "tools.max_output_chars": _AT_LEAST_1,
     "tools.search_top_k": _AT_LEAST_1,
@@ -156,6 +173,7 @@ def validate(config: config_lib.Config, *, training: bool = True) -> None:
     _unknown_keys(config, ""),
     _wrong_types(config),
     _wrong_choices(config),
+    _wrong_engines(config),
     _out_of_range(config),
     _broken_rules(config, training),
   )
@@ -192,6 +210,12 @@ def get(config: config_lib.Config, path: str) -> Any:
   for name in path.split("."):
     value = getattr(value, name)
   return value
+
+
+def put(config: config_lib.Config, path: str, value: Any) -> None:
+  """Sets the value at a dotted path, which must exist."""
+  section, _, name = path.rpartition(".")
+  setattr(get(config, section), name, value)
 
 
 def describe(expected: Any) -> str:
@@ -252,6 +276,21 @@ def _wrong_choices(config: config_lib.Config) -> Iterator[str]:
   for path, choices in CHOICES.items():
     if get(config, path) not in choices:
       yield f"{path}={get(config, path)!r} is not one of {', '.join(choices)}"
+
+
+def _wrong_engines(config: config_lib.Config) -> Iterator[str]:
+  for role, name in config.engines.by_role().items():
+    if providers.is_known(name):
+      continue
+    provider, colon, _ = name.partition(":")
+    likely = nearest(f"{provider}{colon}", providers.known_forms())
+    if likely.endswith(":"):
+      likely += "MODEL"
+    yield (
+      f"engines.{role}={name!r} is no engine; nearest: {likely!r} (known: "
+      f"{', '.join(providers.LOCAL)}, and PROVIDER:MODEL with "
+      f"{', '.join(providers.PROVIDERS)})"
+    )
 
 
 def _out_of_range(config: config_lib.Config) -> Iterator[str]:

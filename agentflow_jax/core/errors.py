@@ -36,7 +36,26 @@ class InfrastructureError(AgentFlowError):
 
 
 class EngineError(InfrastructureError):
-  """An engine could not answer (dead host, bad response, shut down)."""
+  """An engine could not answer (dead host, bad response, shut down).
+
+  `retry_after_s` is how long the host asks to be left alone; 0 = not at all.
+  """
+
+  def __init__(self, message: str, *, retry_after_s: float = 0.0):
+    super().__init__(message)
+    self.retry_after_s = retry_after_s
+
+
+class RateLimitedError(EngineError):
+  """The host answers, but not so often."""
+
+
+class RequestRefusedError(EngineError):
+  """The host will not answer this request however often it is asked."""
+
+
+class CircuitOpenError(EngineError):
+  """The host failed so often that it is left alone for a while."""
 
 
 class ToolHostError(InfrastructureError):

@@ -10,6 +10,8 @@ class Task:
   `id` is unique inside a dataset and is folded into every sampling key, so it
   must not depend on order or on the host. `family` groups questions for
   per-family accuracy ("" = ungrouped). Engines and tools never see `answers`.
+  A multiple-choice question prints its `options` in `question` as well; here
+  they are for the scorer.
 
   Example:
     Task(id="one_hop/laos/capital", question="What is the capital of Laos?",
@@ -22,3 +24,4 @@ class Task:
   data_source: str
   scorer: str = "exact_match"
   family: str = ""
+  options: tuple[str, ...] = ()  # texts without their letters, A first

@@ -1,1 +1,1 @@
-"""Who answers a prompt: rules, the local sampler, and retries around them."""
+"""Who answers a prompt: rules, the local sampler, APIs, guards around them."""

@@ -1,8 +1,9 @@
 """RetryingEngine: a limit per try and retries around any engine.
 
 Retries exactly the infrastructure failures (`EngineError`,
-`DeadlineExceededError`), with exponential back-off and jitter, never past the
-caller's deadline. Every try carries the same call context but for its
+`DeadlineExceededError`) but `RequestRefusedError`, with exponential back-off
+and jitter, no sooner than the host asked for and never past the caller's
+deadline. Every try carries the same call context but for its
 deadline, so a retried call samples the tokens the first try would have
 sampled. `PromptTooLongError` and bugs travel on at once.
 """
@@ -69,17 +70,19 @@ class RetryingEngine:
     Raises:
       EngineError: the last try failed.
       DeadlineExceededError: the last try ran into its limit or the deadline.
-      PromptTooLongError: not retried.
+      RequestRefusedError, PromptTooLongError: not retried.
     """
     self._counts["calls"] += 1
     tries = 0
     while True:
       try:
         return await self._one_try(messages, sampling, context)
+      except errors.RequestRefusedError:
+        self._counts["failures"] += 1
+        raise
       except (errors.EngineError, errors.DeadlineExceededError) as error:
         tries += 1
-        delay_s = min(_MAX_DELAY_S, self._first_delay_s * 2 ** (tries - 1))
-        delay_s *= _jitter.uniform(0.5, 1.0)
+        delay_s = self._delay_s(tries, error)
         if tries > self._retries or delay_s >= context.deadline.remaining_s():
           self._counts["failures"] += 1
           raise _after(tries, error) from error
@@ -92,6 +95,16 @@ class RetryingEngine:
         )
       self._counts["retries"] += 1
       await asyncio.sleep(delay_s)
+
+  def _delay_s(self, tries: int, error: errors.InfrastructureError) -> float:
+    """Before the next try; what a host asks for comes on top.
+
+    On top, so that the calls a busy host turned away at the same moment do not
+    come back at the same moment.
+    """
+    delay_s = min(_MAX_DELAY_S, self._first_delay_s * 2 ** (tries - 1))
+    delay_s *= _jitter.uniform(0.5, 1.0)
+    return delay_s + getattr(error, "retry_after_s", 0.0)
 
   async def _one_try(
     self,

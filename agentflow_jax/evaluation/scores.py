@@ -38,7 +38,7 @@ class EvaluationSummary(TypedDict):
 
   accuracy: float  # share of questions answered right (reward >= 1)
   interval: list[float]  # 95 % bootstrap interval of the accuracy, [low, high]
-  families: dict[str, float]  # accuracy per family of questions
+  families: dict[str, float]  # accuracy per family, in the questions' order
   reward: float  # mean reward, same denominator
   questions: int
   trajectories: int  # expected: questions times members
@@ -83,7 +83,7 @@ def summarise(
   return EvaluationSummary(
     accuracy=_mean(right_Q),
     interval=_interval(right_Q, resamples),
-    families={name: _mean(families[name]) for name in sorted(families) if name},
+    families={name: _mean(right) for name, right in families.items() if name},
     reward=_mean(reward_Q),
     questions=len(asked),
     trajectories=len(asked) * members,

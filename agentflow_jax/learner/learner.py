@@ -15,6 +15,7 @@ raises `TrainingDivergedError` when going on would be pointless.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -263,14 +264,15 @@ class Learner:
 
   def _state_shardings(self, params) -> TrainState:
     """Where everything lives: moments and masters beside their parameter."""
+    scalar: Any = self._replicated  # shardings in the place of arrays
     return TrainState(
       params=self._shardings,
       opt_state=self._optimizer.state_shardings(
         params, self._shardings, self._replicated
       ),
-      step=self._replicated,
-      skipped=self._replicated,
-      consecutive_skipped=self._replicated,
+      step=scalar,
+      skipped=scalar,
+      consecutive_skipped=scalar,
     )
 
   def _check(self, metrics: dict[str, float], consecutive: float):

@@ -2,12 +2,45 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from agentflow_jax.rewards import exact_match, numeric_match
+from agentflow_jax.core import task as task_lib
+from agentflow_jax.rewards import (
+  exact_match,
+  gaia_match,
+  game24,
+  math_match,
+  multiple_choice,
+  numeric_match,
+  qa_match,
+)
 
-# (answer, references) -> right or wrong. Never raises on any text.
-Scorer = Callable[[str, Sequence[str]], bool]
+# (answer, task) -> a reward from 0 to 1; 1 is right. Looks at the answer and
+# the task only, and never raises on any text.
+Scorer = Callable[[str, task_lib.Task], float]
+
+
+def _of_answers(rule: Callable[[str, Sequence[str]], float]) -> Scorer:
+  return lambda answer, task: float(rule(answer, task.answers))
+
 
 SCORERS: Mapping[str, Scorer] = {
-  "exact_match": exact_match.exact_match,
-  "numeric_match": numeric_match.numeric_match,
+  "exact_match": _of_answers(exact_match.exact_match),
+  "numeric_match": _of_answers(numeric_match.numeric_match),
+  "qa_match": lambda answer, task: float(
+    qa_match.qa_match(answer, task.answers, task.question)
+  ),
+  "qa_f1": _of_answers(qa_match.token_f1),
+  "cover_em": _of_answers(qa_match.cover_em),
+  "math": _of_answers(math_match.math),
+  "game24": _of_answers(game24.game24),
+  "multiple_choice": lambda answer, task: float(
+    multiple_choice.multiple_choice(answer, task.answers, task.options)
+  ),
+  "gaia": _of_answers(gaia_match.gaia),
 }
+
+# These may wait for another process; they are called in a thread.
+BLOCKING = frozenset({"math"})
+
+# Right answers in other words get past these rules, so a judge may be asked
+# about what they call wrong. The other rules are complete.
+JUDGEABLE = frozenset({"exact_match", "qa_match", "cover_em", "gaia"})

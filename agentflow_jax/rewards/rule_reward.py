@@ -1,10 +1,11 @@
 """RuleReward: 1 for a right final answer, 0 for a wrong or empty one.
 
-Flow: trajectory -> `task.scorer` names a rule -> `answer` against `answers`. It
+Flow: trajectory -> `task.scorer` names a rule -> `answer` against the task. It
 looks at nothing else: not at the turns, not at how the answer was found. What
 infrastructure broke is not its business (a masked trajectory is not scored).
 """
 
+import asyncio
 from collections.abc import Iterable
 
 from agentflow_jax.core import errors
@@ -38,9 +39,10 @@ class RuleReward:
     self._scorers = {name: registry.SCORERS[name] for name in names}
 
   async def __call__(self, trajectory: trajectory_lib.Trajectory) -> float:
-    """1.0 or 0.0.
+    """1.0 or 0.0; between them for a scorer that gives parts ("qa_f1").
 
     Raises:
+      RewardError: the scorer's own machinery failed.
       ConfigError: the task names a scorer the reward was not built with.
     """
     task = trajectory.task
@@ -50,4 +52,6 @@ class RuleReward:
         f"task {task.id!r} names the scorer {task.scorer!r}; this reward was "
         f"built for {', '.join(self._scorers) or 'none'}"
       )
-    return float(scorer(trajectory.answer, task.answers))
+    if task.scorer in registry.BLOCKING:
+      return await asyncio.to_thread(scorer, trajectory.answer, task)
+    return scorer(trajectory.answer, task)

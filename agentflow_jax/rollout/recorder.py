@@ -16,9 +16,9 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from agentflow_jax.core import errors
+from agentflow_jax.core import errors, redaction
 from agentflow_jax.core import trajectory as trajectory_lib
-from agentflow_jax.rollout import record_codec, redaction
+from agentflow_jax.rollout import record_codec
 
 Trajectory = trajectory_lib.Trajectory
 Redact = Callable[[str], str]

@@ -20,22 +20,36 @@ from agentflow_jax.tools import asking
 from agentflow_jax.tools import sandbox as sandbox_lib
 from agentflow_jax.tools import text as text_lib
 
-_MODULES = (
-  "math, re, json, datetime, decimal, random, itertools, functools, "
-  "collections, bisect, csv, copy, dataclasses, typing"
-)
-_INSTRUCTIONS = (
-  "Write one Python program for the query, in one ```python block.\n"
-  "Print the result. The program has no files, no network and no input; it "
-  f"may import {_MODULES}. It may define functions, but no class that "
-  "inherits and no generator."
-)
 _OPENING = re.compile(
   r"^[ \t]*```[ \t]*(?:python3?|py)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
 )
 _CLOSING = re.compile(r"^[ \t]*```", re.MULTILINE)
 
-SPEC = tool_lib.ToolSpec(
+
+def instructions(sandbox: sandbox_lib.Sandbox) -> str:
+  """What the engine is told before the query."""
+  style = f" {sandbox.style}" if sandbox.style else ""
+  return (
+    "Write one Python program for the query, in one ```python block.\n"
+    "Print the result. The program has no files, no network and no input; it "
+    f"may import {sandbox.modules}.{style}"
+  )
+
+
+def spec(sandbox: sandbox_lib.Sandbox) -> tool_lib.ToolSpec:
+  """The tool as the prompts show it, over one kind of sandbox."""
+  missing = f"; {sandbox.missing}" if sandbox.missing else ""
+  return dataclasses.replace(
+    _SPEC,
+    limitations=(
+      _SPEC.limitations[0],
+      f"Only these modules: {sandbox.modules}{missing}.",
+      *_SPEC.limitations[1:],
+    ),
+  )
+
+
+_SPEC = tool_lib.ToolSpec(
   name="Python_Coder_Tool",
   aliases=("python_coder", "Python_Code_Generator_Tool"),
   description=(
@@ -59,7 +73,6 @@ SPEC = tool_lib.ToolSpec(
   ),
   limitations=(
     "No files, network, user input or environment variables.",
-    f"Only these modules: {_MODULES}; no numpy, sympy or pandas.",
     "Time, memory and output are limited; the program is run once.",
     "It sees only the query, not the conversation or earlier runs.",
   ),
@@ -81,7 +94,7 @@ class PythonCoder:
     self,
     engine: engine_lib.Engine,
     sampling: engine_lib.SamplingParams,
-    sandbox: sandbox_lib.MontySandbox,
+    sandbox: sandbox_lib.Sandbox,
     *,
     max_output_chars: int = 3500,
   ):
@@ -104,11 +117,13 @@ class PythonCoder:
     self._engine = engine
     self._sampling = sampling
     self._sandbox = sandbox
+    self._spec = spec(sandbox)
+    self._instructions = instructions(sandbox)
     self._max_output_chars = max_output_chars
 
   @property
   def spec(self) -> tool_lib.ToolSpec:
-    return SPEC
+    return self._spec
 
   async def execute(
     self, arguments: Mapping[str, Any], context: engine_lib.CallContext
@@ -136,7 +151,7 @@ class PythonCoder:
     if isinstance(query, tool_lib.ToolResult):
       return query
     text = await asking.ask(
-      self._engine, self._sampling, _INSTRUCTIONS, query, context
+      self._engine, self._sampling, self._instructions, query, context
     )
     if isinstance(text, tool_lib.ToolResult):
       return text

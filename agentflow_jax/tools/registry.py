@@ -15,10 +15,17 @@ from agentflow_jax.core import errors
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.tools import (
   base_generator,
+  bubblewrap_sandbox,
+  monty_sandbox,
   python_coder,
   sandbox,
   wikipedia_search,
 )
+
+_SANDBOXES: Mapping[str, Callable[[sandbox.Limits], sandbox.Sandbox]] = {
+  "monty": monty_sandbox.MontySandbox,
+  "bubblewrap": bubblewrap_sandbox.BubblewrapSandbox,
+}
 
 
 class HostedTool(tool_lib.Tool, Protocol):
@@ -89,8 +96,10 @@ def _python_coder(
   return python_coder.PythonCoder(
     resources.engine,
     resources.sampling,
-    sandbox.MontySandbox(
-      timeout_s=config.python_timeout_s, memory_mb=config.python_memory_mb
+    _SANDBOXES[config.python_sandbox](
+      sandbox.Limits(
+        timeout_s=config.python_timeout_s, memory_mb=config.python_memory_mb
+      )
     ),
     max_output_chars=config.python_max_output_chars,
   )

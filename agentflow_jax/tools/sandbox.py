@@ -1,24 +1,13 @@
-"""Runs model-written Python in a sandbox: a Rust interpreter in a subprocess.
+"""What every code sandbox has in common: how a program is run and ended.
 
-Flow: `MontySandbox.run(code)` takes one of `workers` threads, checks a worker
-process out of the pydantic-monty pool with a fresh session, feeds the code
-once (tools/sandbox_program.py) and returns what it printed, or else the value
-of its last expression.
+Flow: `Sandbox.run(code)` -> one of `workers` threads -> `_run_blocking` of the
+kind of sandbox -> `SandboxRun`. A caller that is cancelled, and `aclose`, kill
+what runs. Threads of our own make a sandbox usable from any event loop.
 
-The interpreter (Monty) implements a subset of Python with no operating system
-behind it: no files, network, environment, processes, foreign functions or
-imports outside its own small library. It counts time, memory, output and
-recursion itself; a worker that overshoots is killed and replaced. Worker
-processes start with an empty environment. Nothing a program produces becomes a
-Python object here except bounded text: the value of the last expression is
-printed inside the sandbox, because a small value can have an enormous `repr`.
-
-The pool's blocking interface is used from threads of our own. Its asyncio
-interface completes futures from foreign threads, and CPython 3.11 aborts
-(SIGABRT) when one of them waits for the GIL while the interpreter shuts down.
-
-What this does not cover: a bug in the interpreter itself. An escape from it
-would run with this user's rights; a worker has no namespace or seccomp jail.
+The kinds are tools/monty_sandbox.py (a subset of Python in a Rust interpreter,
+the default) and tools/bubblewrap_sandbox.py (all of CPython in a jail of the
+operating system). If the chosen one does not work here, nothing runs: there is
+no third way that would run model code unprotected.
 """
 
 import asyncio
@@ -26,25 +15,17 @@ import concurrent.futures
 import dataclasses
 import os
 import threading
-from typing import Any
-
-from absl import logging
+from typing import Generic, TypeVar
 
 from agentflow_jax.core import errors
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.tools import sandbox_program
 from agentflow_jax.tools import text as text_lib
 
-_PACKAGE = "pydantic-monty"
-_MAX_CODE_CHARS = 100_000
-_MAX_MESSAGE_CHARS = 300
-_MAX_RECURSION = 1000  # as CPython
-# Sleeping does not count as execution time, so it has a budget of its own.
-_MAX_SLEEP_S = 1.0
-# How long past its limit a worker may take to say so before it is killed.
-_GRACE_S = 1.0
-# Sessions after which a worker is replaced, so that no heap grows for ever.
-_RUNS_PER_WORKER = 256
+MAX_CODE_CHARS = 100_000
+MAX_MESSAGE_CHARS = 300
+
+_ProgramT = TypeVar("_ProgramT", bound=sandbox_program.Program)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,61 +45,69 @@ class SandboxRun:
   message: str = ""
 
 
-class MontySandbox:
-  """A pool of sandboxed interpreters, usable from any event loop.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+  """What one program may use.
 
-  Workers start with the first run. At most `workers` programs run at a time;
-  further ones wait for a thread.
+  Args:
+    timeout_s: execution time.
+    memory_mb: heap, in mebibytes.
+    workers: programs that run at a time; None is one per CPU, at least 4 (a
+      program in an endless loop blocks its worker for `timeout_s`).
+
+  Raises:
+    ConfigError: a limit is not positive.
   """
 
-  def __init__(
-    self,
-    *,
-    timeout_s: float = 10.0,
-    memory_mb: int = 256,
-    workers: int | None = None,
-  ):
-    """Prepares the pool; no process is started yet.
+  timeout_s: float = 10.0
+  memory_mb: int = 256
+  workers: int | None = None
 
-    Args:
-      timeout_s: execution time of one program.
-      memory_mb: heap of one program, in mebibytes.
-      workers: programs that run at a time; None is one per CPU, at least 4
-        (a program in an endless loop blocks its worker for `timeout_s`).
-
-    Raises:
-      UserError: the sandbox is not installed.
-    """
-    if timeout_s <= 0 or memory_mb <= 0 or (workers or 1) <= 0:
+  def __post_init__(self):
+    if self.timeout_s <= 0 or self.memory_mb <= 0 or (self.workers or 1) <= 0:
       raise errors.ConfigError(
-        "the sandbox needs positive limits, got "
-        f"{timeout_s=}, {memory_mb=}, {workers=}"
+        f"the sandbox needs positive limits, got timeout_s={self.timeout_s}, "
+        f"memory_mb={self.memory_mb}, workers={self.workers}"
       )
-    self._timeout_s = timeout_s
-    self._sleep_s = min(_MAX_SLEEP_S, timeout_s)
-    self._memory_mb = memory_mb
-    self._workers = workers or max(4, os.cpu_count() or 1)
-    self._monty = _import_monty()
-    self._pool = self._new_pool()
+
+  @property
+  def threads(self) -> int:
+    return self.workers or max(4, os.cpu_count() or 1)
+
+
+class Sandbox(Generic[_ProgramT]):
+  """Runs programs, at most `workers` at a time; further ones wait.
+
+  Example: `await sandbox.run("print(50 + 79)")` is `SandboxRun(output="129")`.
+  """
+
+  # What to tell the engine that writes the programs, and the planner.
+  modules = ""  # those a program may import
+  missing = ""  # what it would expect and does not get; "" = nothing
+  style = ""  # a rule for the engine; "" = none
+
+  def __init__(self, limits: Limits):
+    self._limits = limits
     self._threads = concurrent.futures.ThreadPoolExecutor(
-      self._workers, thread_name_prefix="python-sandbox"
+      limits.threads, thread_name_prefix="python-sandbox"
     )
     self._submit_lock = threading.Lock()
-    self._start_lock = threading.Lock()
-    self._started = False
     self._closed = False
-    self._programs: set[sandbox_program.Program] = set()
+    self._programs: set[_ProgramT] = set()
 
-  def _new_pool(self) -> Any:
-    try:
-      return self._monty.Monty(
-        max_processes=self._workers,
-        request_timeout=self._timeout_s + 2 * _GRACE_S,
-        feed_duration_limit_grace=_GRACE_S,
-        max_checkouts_per_worker=_RUNS_PER_WORKER,
-      )
-    except FileNotFoundError as error:
-      raise _missing(str(error)) from error
+  def _new_program(self, code: str) -> _ProgramT:
+    raise NotImplementedError
+
+  def _run_blocking(self, program: _ProgramT) -> SandboxRun:
+    """Runs it in this thread. Raises ToolHostError if the host failed."""
+    raise NotImplementedError
+
+  def _refusal(self, reason: str) -> errors.UserError:
+    """One line: the sandbox does not work, and what to do."""
+    raise NotImplementedError
+
+  def _end(self) -> None:
+    """Ends what outlives a program; no thread uses it any more."""
 
   async def check(self) -> None:
     """Runs one program for real.
@@ -129,24 +118,24 @@ class MontySandbox:
     try:
       run = await self.run("print(6 * 7)")
     except errors.ToolHostError as error:
-      raise _missing(str(error)) from error
+      raise self._refusal(str(error)) from error
     if run != SandboxRun(output="42"):
-      raise _missing(f"print(6 * 7) gave {run}")
+      raise self._refusal(f"print(6 * 7) gave {run}")
 
   async def run(self, code: str) -> SandboxRun:
-    """Runs `code` once, in a session nothing else shares.
+    """Runs `code` once, in surroundings nothing else shares.
 
     If the caller is cancelled, the program is killed.
 
     Raises:
       ToolHostError: the sandbox is closed, or its worker died.
     """
-    if len(code) > _MAX_CODE_CHARS:
+    if len(code) > MAX_CODE_CHARS:
       return SandboxRun(
         error=tool_lib.ToolErrorKind.EXECUTION,
-        message=f"the code is longer than {_MAX_CODE_CHARS} characters",
+        message=f"the code is longer than {MAX_CODE_CHARS} characters",
       )
-    program = sandbox_program.Program(code)
+    program = self._new_program(code)
     with self._submit_lock:
       if self._closed:
         raise errors.ToolHostError("the code sandbox is closed")
@@ -170,102 +159,20 @@ class MontySandbox:
 
   def _shut_down(self) -> None:
     self._threads.shutdown(wait=True)
-    with self._start_lock:
-      started, self._started = self._started, False
-    if started:
-      self._pool.__exit__(None, None, None)
-
-  def _run_blocking(self, program: sandbox_program.Program) -> SandboxRun:
-    monty = self._monty
-    try:
-      program.raise_if_cancelled()
-      self._start()
-      with self._checkout() as session:
-        try:
-          program.attach(session.worker_pid)
-          program.feed(monty, session)
-        finally:
-          program.detach()
-    except monty.MontyError as error:
-      if not program.output_limit_hit:
-        return self._failure(error, program)
-    except (OSError, RuntimeError) as error:
-      raise errors.ToolHostError(f"the sandbox failed: {error}") from error
-    if program.output_limit_hit:
-      return _limit(
-        f"output limit of {sandbox_program.MAX_OUTPUT_CHARS} characters"
-      )
-    return SandboxRun(output=program.output)
-
-  def _start(self) -> None:
-    with self._start_lock:
-      if not self._started:
-        self._pool.__enter__()
-        self._started = True
-
-  def _checkout(self) -> Any:
-    return self._pool.checkout(
-      limits={
-        "max_feed_duration_secs": self._timeout_s,
-        "max_memory": self._memory_mb << 20,
-        "max_recursion_depth": _MAX_RECURSION,
-        "max_total_sleep_secs": self._sleep_s,
-      },
-      os_policy={
-        # One long sleep is refused by the budget, not silently shortened.
-        "sleep_system_max": float("inf"),
-        # The same program gives the same output in every run.
-        "random_start": {"seed": 0},
-      },
-    )
-
-  def _failure(
-    self, error: Any, program: sandbox_program.Program
-  ) -> SandboxRun:
-    """Whose fault an error is: the program's, a limit's, or the host's."""
-    monty = self._monty
-    if not isinstance(error, (monty.MontySyntaxError, monty.MontyRuntimeError)):
-      if getattr(error, "timed_out", False):
-        return _limit(f"time limit of {self._timeout_s:g} s")
-      if not program.cancelled:
-        logging.warning("a sandbox worker died: %s", error)
-      raise errors.ToolHostError(f"a sandbox worker died: {error}") from error
-    exception = error.exception()
-    text = str(exception)[: 4 * _MAX_MESSAGE_CHARS]
-    if isinstance(exception, TimeoutError) and "limit exceeded" in text:
-      if text.startswith("sleep"):
-        return _limit(f"sleep limit of {self._sleep_s:g} s")
-      return _limit(f"time limit of {self._timeout_s:g} s")
-    if isinstance(exception, MemoryError) and "memory limit" in text:
-      return _limit(f"memory limit of {self._memory_mb} MiB")
-    frames = error.traceback()
-    where = ""
-    if frames and frames[-1].filename.startswith("<python-input"):
-      where = f" (line {frames[-1].line})"
-    message = f"{type(exception).__name__}: {text}".removesuffix(": ")
-    return SandboxRun(
-      error=tool_lib.ToolErrorKind.EXECUTION,
-      message=text_lib.one_line(message, _MAX_MESSAGE_CHARS) + where,
-    )
+    self._end()
 
 
-def _limit(which: str) -> SandboxRun:
+def limit_exceeded(which: str) -> SandboxRun:
+  """A program ran into "time limit of 10 s" or the like."""
   return SandboxRun(
     error=tool_lib.ToolErrorKind.LIMIT, message=f"{which} exceeded"
   )
 
 
-def _import_monty() -> Any:
-  try:
-    import pydantic_monty
-  except ImportError as error:
-    raise _missing(str(error)) from error
-  return pydantic_monty
-
-
-def _missing(reason: str) -> errors.UserError:
+def does_not_work(reason: str, remedy: str) -> errors.UserError:
+  """The one line for a sandbox that is missing or broken."""
   return errors.UserError(
     f"the code sandbox does not work ({text_lib.one_line(reason, 200)}); "
-    f"install it with `pip install {_PACKAGE}`, or remove python_coder from "
-    "tools.enabled: model code never runs outside it"
+    f"{remedy}, or remove python_coder from tools.enabled: model code never "
+    "runs outside it"
   )

@@ -1,8 +1,9 @@
-"""One program in the sandbox: how its source is fed, what it printed, its end.
+"""One program in a sandbox, and how Monty is fed with one.
 
-Flow: `attach` to a session, `feed` it, `detach`. The text is fed once, with its
-last expression kept in a variable; if nothing was printed, a second feed prints
-that variable inside the sandbox. No value leaves the sandbox as an object.
+Flow: `attach` to a worker process, run, `detach`. For Monty, `feed` runs it:
+the text is fed once, with its last expression kept in a variable; if nothing
+was printed, a second feed prints that variable inside the sandbox. No value
+leaves the sandbox as an object.
 
 What it does not do: parse source text. Whether the last line is an expression
 is left to the sandbox's own parser.
@@ -23,7 +24,7 @@ _LAST_VALUE = "_last_value"
 
 
 class Program:
-  """One run: what it printed, and how to kill it from outside.
+  """One run: its source, and how to kill it from outside.
 
   Its worker's process id is known only while the program holds the session,
   so a kill never hits a worker that already serves somebody else.
@@ -34,8 +35,6 @@ class Program:
     self.cancelled = False
     self._lock = threading.Lock()
     self._pid: int | None = None
-    self._printed: list[str] = []
-    self._room_chars = MAX_OUTPUT_CHARS
 
   def attach(self, pid: int | None) -> None:
     """Called with the session held, before anything runs."""
@@ -46,6 +45,33 @@ class Program:
   def detach(self) -> None:
     with self._lock:
       self._pid = None
+
+  def raise_if_cancelled(self) -> None:
+    if self.cancelled:
+      raise errors.ToolHostError("the program was cancelled")
+
+  def cancel(self) -> None:
+    self.cancelled = True
+    self.kill()
+
+  def kill(self) -> None:
+    with self._lock:
+      if self._pid is not None:
+        with contextlib.suppress(ProcessLookupError):  # died by itself
+          os.kill(self._pid, signal.SIGKILL)
+
+  @property
+  def running(self) -> bool:
+    return self._pid is not None
+
+
+class MontyProgram(Program):
+  """A program fed to a Monty session, and what it printed."""
+
+  def __init__(self, code: str):
+    super().__init__(code)
+    self._printed: list[str] = []
+    self._room_chars = MAX_OUTPUT_CHARS
 
   def feed(self, monty: Any, session: Any) -> None:
     """Runs the program, then prints its last value if it printed nothing."""
@@ -72,20 +98,6 @@ class Program:
     # A trailing None keeps the program's last value inside the sandbox.
     session.feed_run(f"{self.code}\nNone", print_callback=self.on_print)
 
-  def raise_if_cancelled(self) -> None:
-    if self.cancelled:
-      raise errors.ToolHostError("the program was cancelled")
-
-  def cancel(self) -> None:
-    self.cancelled = True
-    self._kill()
-
-  def _kill(self) -> None:
-    with self._lock:
-      if self._pid is not None:
-        with contextlib.suppress(ProcessLookupError):  # died by itself
-          os.kill(self._pid, signal.SIGKILL)
-
   def on_print(self, stream: str, text: str) -> None:
     """Takes printed text, a few KB at a time; too much ends the program.
 
@@ -94,13 +106,9 @@ class Program:
     del stream
     self._room_chars -= len(text)
     if self._room_chars < 0:
-      self._kill()
+      self.kill()
     else:
       self._printed.append(text)
-
-  @property
-  def running(self) -> bool:
-    return self._pid is not None
 
   @property
   def output_limit_hit(self) -> bool:

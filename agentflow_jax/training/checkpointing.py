@@ -21,7 +21,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from agentflow_jax.core import errors, protocols
+from agentflow_jax.core import errors
 from agentflow_jax.hf import importing
 from agentflow_jax.hf import tokenizer as hf_tokenizer
 from agentflow_jax.models import architecture as architecture_lib
@@ -247,7 +247,7 @@ class LoadedModel:
 
   arch: architecture_lib.Architecture
   params: transformer.Params
-  tokenizer: protocols.Tokenizer
+  tokenizer: hf_tokenizer.HfTokenizer
 
 
 def save_model(

@@ -6,6 +6,7 @@ later (`errors.UserError`), is one line on stderr and exit code 2; a bug keeps
 its traceback and exits 1; Ctrl-C exits 130.
 """
 
+import dataclasses
 import functools
 import inspect
 import logging as python_logging
@@ -20,8 +21,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import config_validation, errors
-from agentflow_jax.training import default_config, overrides
+from agentflow_jax.core import config_validation, errors, redaction
+from agentflow_jax.training import default_config, overrides, quiet_output
 
 Main = Callable[[list[str]], int | None]
 
@@ -72,15 +73,34 @@ def config_name() -> str:
   return pathlib.Path(path.partition(":")[0]).stem
 
 
-def run_app(main: Main) -> NoReturn:
+def has_config_file() -> bool:
+  """True if the user named a config file, so the default one is not used."""
+  path = config_flags.get_config_filename(flags.FLAGS[_CONFIG_FLAG])
+  return path != _default_path[0]
+
+
+def apply_overrides(config: config_lib.Config) -> None:
+  """Sets the user's `--config.section.key=value` on a config of a script's.
+
+  For a script that takes its config from elsewhere than the flag (from a run);
+  the flag's own config has them already.
+  """
+  given = config_flags.get_override_values(flags.FLAGS[_CONFIG_FLAG])
+  for key, value in given.items():
+    config_validation.put(config, key, value)
+
+
+def run_app(main: Main, arguments: str | None = None) -> NoReturn:
   """Parses the flags, runs `main(argv)` and exits the process.
 
   Args:
-    main: gets the program name only; other positional arguments are refused.
+    main: gets the program name and the positional arguments.
+    arguments: what the positional arguments are, e.g. "question"; at least one
+      is needed then, before, between or after the flags. None refuses them.
   """
   app.run(
     functools.partial(_run_main, main),
-    flags_parser=functools.partial(_parse_flags, main),
+    flags_parser=functools.partial(_parse_flags, main, arguments),
   )
   raise AssertionError("app.run exits")
 
@@ -95,14 +115,16 @@ def _run_main(main: Main, argv: list[str]) -> int | None:
     return _EXIT_INTERRUPTED
 
 
-def _parse_flags(main: Main, argv: Sequence[str]) -> list[str]:
+def _parse_flags(
+  main: Main, arguments: str | None, argv: Sequence[str]
+) -> list[str]:
   """Fills absl's FLAGS; exits on --help and on mistakes."""
   module = sys.modules[main.__module__]
   if _HELP.intersection(argv):
     sys.stdout.write(_help(module))
     sys.exit(0)
   try:
-    rest = _parse(list(argv))
+    rest = _parse(list(argv), arguments)
   except errors.UserError as error:
     _complain(str(error))
   except flags.UnrecognizedFlagError as error:
@@ -113,11 +135,12 @@ def _parse_flags(main: Main, argv: Sequence[str]) -> list[str]:
     _complain(lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}")
   else:
     logging.get_absl_handler().addFilter(_is_ours)
+    quiet_output.install()
     return rest
   sys.exit(_EXIT_USER_ERROR)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], arguments: str | None) -> list[str]:
   has_config = _CONFIG_FLAG in flags.FLAGS
   if has_config:
     expanded = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
@@ -127,8 +150,10 @@ def _parse(argv: list[str]) -> list[str]:
       raise errors.ConfigError(f"config file {path!r} does not exist")
     _argv[:] = argv
   rest = flags.FLAGS(argv)
-  if len(rest) > 1:
+  if arguments is None and len(rest) > 1:
     raise errors.UserError(f"unexpected argument {rest[1]!r}")
+  if arguments is not None and len(rest) == 1:
+    raise errors.UserError(f"the {arguments} is missing; see --help")
   if has_config:
     config = flags.FLAGS[_CONFIG_FLAG].value
     if not isinstance(config, config_lib.Config):
@@ -140,7 +165,8 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _complain(message: str) -> None:
-  sys.stderr.write(f"error: {' '.join(message.split())}\n")
+  redact = redaction.Redactor.from_environment()
+  sys.stderr.write(redact(f"error: {' '.join(message.split())}\n"))
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:
@@ -185,6 +211,12 @@ def _config_help() -> list[str]:
     about = inspect.getdoc(type(value)) or section
     lines += ["", textwrap.indent(about, "  ")]
     for name, child in vars(value).items():
+      if dataclasses.is_dataclass(child):
+        keys = ", ".join(vars(child))
+        lines.append(f"  --config.{section}.{name}.KEY=VALUE")
+        about = inspect.getdoc(type(child)) or ""
+        lines += _indented(f"{about} Keys: {keys}")
+        continue
       text = ",".join(child) if isinstance(child, tuple) else child
       lines.append(f"  --config.{section}.{name}={text}")
       lines += _indented(comments.get(name, ""))

@@ -160,20 +160,29 @@ class Trainer:
         return False
       await self._iteration()
       done = self._position.iteration
-      last = done == training.iterations
-      if last:
-        await self._evaluate("after")
-      elif training.evaluate_every and done % training.evaluate_every == 0:
+      if done == training.iterations:
+        break
+      if training.evaluate_every and done % training.evaluate_every == 0:
         await self._evaluate("during")
-      if last or done % training.checkpoint_every == 0:
-        self._save(wait=last)
+      if done % training.checkpoint_every == 0:
+        self._save(wait=False)
+    if not self._is_evaluated():
+      await self._evaluate("after")
+    self._save(wait=True)
     return True
+
+  def _is_evaluated(self) -> bool:
+    """True if an earlier attempt got to the end, and only that far."""
+    here = (self._position.iteration, "after")
+    return any(
+      (line["iteration"], line["when"]) == here
+      for line in metrics_writer.read_evaluations(self._parts.run_dir.path)
+    )
 
   async def _iteration(self) -> None:
     """One rollout and the optimizer steps it gives."""
     parts = self._parts
     iteration = self._position.iteration + 1
-    self._phase_s = {}
     with self._phase("rollout"):
       rollout = await parts.rollouts.run(
         iteration, self._position.task_position
@@ -204,6 +213,7 @@ class Trainer:
     metrics["tokens_per_s"] = (
       metrics["planner_tokens"] / self._phase_s["rollout"]
     )
+    self._phase_s = {}  # what follows counts for the next line
     self._writer.write(iteration=iteration, step=self.steps, metrics=metrics)
     parts.progress.update({"iteration": iteration} | metrics)
 

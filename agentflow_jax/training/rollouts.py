@@ -9,7 +9,7 @@ The only state is the position, an integer that the checkpoint saves.
 """
 
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import protocols
@@ -54,31 +54,49 @@ class RolloutRunner:
       iteration: part of every sampling key.
       position: the first task to draw.
     """
-    groups = await self._run_groups(iteration, position, self._tasks)
-    position += self._tasks
+    drawn, position = self._draw(position, self._tasks)
+    groups = await self._run_groups(iteration, drawn)
     for _ in range(self.config.learner.refill_rounds):
       wanted = self._tasks - sum(map(has_spread, groups))
-      if not wanted:
+      more, position = self._draw(position, wanted, drawn)
+      if not more:
         break
-      groups += await self._run_groups(iteration, position, wanted)
-      position += wanted
+      groups += await self._run_groups(iteration, more)
+      drawn += more
     return Rollout(
       groups=tuple(groups),
       position=position,
-      refilled=len(groups) - self._tasks,
+      refilled=len(groups) - min(self._tasks, len(self.source)),
     )
 
   @property
   def _tasks(self) -> int:
     return self.config.rollout.tasks
 
+  def _draw(
+    self, position: int, count: int, drawn: Sequence[int] = ()
+  ) -> tuple[list[int], int]:
+    """The next tasks but for those `drawn`, and where to go on.
+
+    An iteration asks a task once: its sampling keys would be the same again.
+    After a refill positions are no multiples of the batch, so the order alone
+    does not see to it.
+    """
+    found: list[int] = []
+    count = min(count, len(self.source) - len(drawn))
+    while len(found) < count:
+      (index,) = self.order.indices(position, 1)
+      position += 1
+      if index not in found and index not in drawn:
+        found.append(index)
+    return found, position
+
   async def _run_groups(
-    self, iteration: int, position: int, count: int
+    self, iteration: int, indices: Sequence[int]
   ) -> list[trajectory_lib.TrajectoryGroup]:
     rollout = self.config.rollout
-    tasks = [self.source[i] for i in self.order.indices(position, count)]
     return await group_rollout.run_groups(
-      tasks,
+      [self.source[index] for index in indices],
       lambda task, member: self.run_one(task, member, iteration),
       self.reward_fn,
       group_size=rollout.group_size,

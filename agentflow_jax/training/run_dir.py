@@ -171,9 +171,8 @@ def read_config(path: str | os.PathLike) -> config_lib.Config:
         f"{file}: {config_validation.unknown_key(key)}; it was written by "
         "another version"
       )
-    section, _, name = key.rpartition(".")
     value = tuple(value) if isinstance(value, list) else value
-    setattr(config_validation.get(config, section), name, value)
+    config_validation.put(config, key, value)
   return config
 
 

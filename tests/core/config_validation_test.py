@@ -55,6 +55,36 @@ _BROKEN = [
     {"engines.frozen_max_tokens": 2049},
     ("engines.frozen_max_tokens", "sampler.max_completion_tokens"),
   ),
+  *(
+    (
+      {f"engines.{role}": engine, f"engines.{role}_options.{name}": value},
+      (f"engines.{role}={engine!r}", f"engines.{role}_options.{name}={value}"),
+    )
+    for role in config_lib.ENGINE_ROLES
+    for engine, name, value in (
+      ("frozen", "input_price", 1.0),
+      ("scripted:worldfacts", "temperature", 0.5),
+      ("trainable", "max_tokens", 9),
+      ("openai:gpt-4o", "temperature", -0.5),
+      ("openai-reasoning:o4-mini", "top_p", 0.5),
+      ("anthropic:claude", "temperature", 1.5),
+      ("frozen", "max_tokens", 2049),
+    )
+  ),
+  *(
+    (
+      {
+        f"engines.{role}": "vllm:m",
+        f"engines.{role}_options.base_url": "ftp://a",
+      },
+      (f"engines.{role}_options.base_url",),
+    )
+    for role in config_lib.ENGINE_ROLES
+  ),
+  (
+    {"engines.tool": "anthropic:claude", "engines.frozen_temperature": 1.5},
+    ("engines.tool", "engines.frozen_temperature"),
+  ),
   (
     {"sampler.prefill_chunk_tokens": 18433},
     ("sampler.prefill_chunk_tokens", "sampler.max_prompt_tokens"),
@@ -176,6 +206,32 @@ def test_an_unknown_choice_lists_the_choices(path):
     assert choice in message
 
 
+@pytest.mark.parametrize("role", config_lib.ENGINE_ROLES)
+@pytest.mark.parametrize(
+  ("written", "meant"),
+  [
+    ("trainabel", "trainable"),
+    ("scripted:world", "scripted:worldfacts"),
+    ("gpt-4o", None),  # nothing is near; the known ones are listed
+    ("OpenAI:gpt-4o", "openai:MODEL"),
+    ("vlm:Qwen/Qwen2.5-7B-Instruct", "vllm:MODEL"),
+    ("antropic:claude", "anthropic:MODEL"),
+    ("openai:", "openai:MODEL"),
+    ("openai: gpt-4o", "openai:MODEL"),
+    ("frozen:x", "frozen"),
+    ("", None),
+  ],
+)
+def test_a_wrong_engine_names_the_nearest_one(role, written, meant):
+  config = _valid()
+  _set(config, f"engines.{role}", written)
+  message = _problem(config, training=False)
+  assert f"engines.{role}={written!r} is no engine" in message
+  assert "deepseek" in message
+  if meant:
+    assert f"nearest: {meant!r}" in message
+
+
 @pytest.mark.parametrize("path", sorted(config_validation.RANGES))
 def test_a_number_outside_its_range_is_refused(path):
   allowed = config_validation.RANGES[path]
@@ -262,6 +318,19 @@ def test_evaluation_may_do_what_training_may_not():
   config_validation.validate(config, training=False)
   config.agent.outputs = ()
   assert "agent.outputs" in _problem(config, training=False)
+
+
+def test_engines_are_read_by_the_first_colon():
+  config = _valid()
+  for name in (
+    "openai:gpt-4o-mini",
+    "vllm:openai/gpt-oss-20b",
+    "together:azure/claude",
+    "ollama:gpt-oss:20b",
+    "compatible:/ckpt/foo1/x",
+  ):
+    config.engines.executor = name
+    config_validation.validate(config)
 
 
 def test_all_problems_are_told_at_once():

@@ -5,6 +5,7 @@ import pytest
 import report_html
 from hypothesis import strategies as st
 
+from agentflow_jax.core import printable
 from agentflow_jax.evaluation.report import (
   charts,
   headline,
@@ -37,10 +38,7 @@ def test_any_text_survives_as_text(title, inner, value):
 
 
 def _visible(text):
-  hidden = markup._INVISIBLE
-  return hidden.sub(
-    lambda m: f"[U+{ord(m.group()):04X}]", text.replace("\r\n", "\n")
-  )
+  return printable.spell_out(text)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from agentflow_jax.hf import tokenizer as tokenizer_lib
 from agentflow_jax.models import attention, sharding, transformer
 from agentflow_jax.testing import tiny_model
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip(
+  "torch", reason="torch is not installed: bash launch/test.sh --torch"
+)
 transformers = pytest.importorskip("transformers")
 
 _VOCAB = 300

@@ -53,7 +53,19 @@ def test_a_task_with_another_scorer_is_an_error_not_a_zero():
     _reward("5", "numeric_match", ("5",), scorers=["exact_match"])
 
 
+_REFERENCES = {"game24": ("(1+1+1)*8", "8*(1+1+1)"), "multiple_choice": ("B",)}
+
+
 @pytest.mark.parametrize("scorer", sorted(registry.SCORERS))
 def test_every_scorer_rejects_blanks_and_accepts_the_reference(scorer):
-  assert registry.SCORERS[scorer]("42", ("7", "42"))
-  assert not registry.SCORERS[scorer](" ", ("7", "42"))
+  references = _REFERENCES.get(scorer, ("7", "42"))
+  assert _reward(references[-1], scorer, references) == 1.0
+  assert _reward(" ", scorer, references) == 0.0
+
+
+def test_a_scorer_may_give_parts():
+  assert _reward("the old Lao kip", "qa_f1", ("Lao kip",)) == pytest.approx(0.8)
+
+
+def test_every_rule_named_for_a_thread_or_a_judge_exists():
+  assert set(registry.SCORERS) >= (registry.BLOCKING | registry.JUDGEABLE)

@@ -197,7 +197,7 @@ def test_no_tasks_give_no_groups():
 def test_rollout_imports_without_jax():
   code = (
     "import sys\n"
-    "from agentflow_jax.rollout import group_rollout, recorder, redaction\n"
+    "from agentflow_jax.rollout import group_rollout, recorder\n"
     "assert 'jax' not in sys.modules\n"
   )
   subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import tool as tool_lib
-from agentflow_jax.tools import python_coder
+from agentflow_jax.tools import monty_sandbox, python_coder
 from agentflow_jax.tools import sandbox as sandbox_lib
 
 CONTEXT = engine_lib.CallContext(
@@ -44,7 +44,9 @@ class _Engine:
 
 @pytest.fixture(scope="module")
 def sandbox():
-  ready = sandbox_lib.MontySandbox(timeout_s=300.0, workers=1)
+  ready = monty_sandbox.MontySandbox(
+    sandbox_lib.Limits(timeout_s=300.0, workers=1)
+  )
   yield ready
   asyncio.run(ready.aclose())
 
@@ -166,7 +168,7 @@ def test_a_query_too_long_for_the_engine_is_the_models_mistake(sandbox):
 def test_engine_and_sandbox_failures_are_infrastructure(sandbox):
   with pytest.raises(errors.EngineError, match="gone"):
     _execute(sandbox, errors.EngineError("gone"))
-  closed = sandbox_lib.MontySandbox()
+  closed = monty_sandbox.MontySandbox()
   asyncio.run(closed.aclose())
   with pytest.raises(errors.ToolHostError, match="closed"):
     _execute(closed, _fenced("1"))
@@ -183,7 +185,7 @@ def test_check_uses_sandbox_and_engine(sandbox):
 
 
 def test_closing_the_tool_closes_its_sandbox():
-  sandbox = sandbox_lib.MontySandbox(workers=1)
+  sandbox = monty_sandbox.MontySandbox(sandbox_lib.Limits(workers=1))
   tool = python_coder.PythonCoder(_Engine(_fenced("1")), SAMPLING, sandbox)
   asyncio.run(tool.execute({"query": "1"}, CONTEXT))
   asyncio.run(tool.aclose())

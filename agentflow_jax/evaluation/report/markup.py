@@ -9,18 +9,11 @@ Does not know the page's structure and reads no run.
 
 import html
 import importlib.resources
-import re
 from collections.abc import Iterable
 from typing import TypeAlias
 
-# Characters that would hide, reorder or end something for a reader: C0/C1
-# controls but tab and newline, line/paragraph separators, zero-width and
-# bidirectional controls (the two joiners stay: emoji and several scripts need
-# them), byte order marks, and lone surrogates, which UTF-8 can not hold.
-_INVISIBLE = re.compile(
-  "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e"
-  "\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
+from agentflow_jax.core import printable
+
 _VOID = frozenset({"meta", "br", "hr"})
 # Followed by a newline, so that the source of a page can be read.
 _BLOCK = frozenset({"body", "div", "figure", "head", "li", "p", "svg", "tr"})
@@ -40,8 +33,7 @@ def escape(text: str) -> Html:
 
   Example: `escape('<b>\u2028')` is `&lt;b&gt;[U+2028]`.
   """
-  text = text.replace("\r\n", "\n")
-  shown = _INVISIBLE.sub(lambda m: f"[U+{ord(m.group()):04X}]", text)
+  shown = printable.spell_out(text)
   # Attributes are always in double quotes, so an apostrophe is harmless.
   return Html(html.escape(shown, quote=False).replace('"', "&quot;"))
 

@@ -12,8 +12,8 @@ import pytest
 
 from agentflow_jax.core import errors
 from agentflow_jax.core import tool as tool_lib
+from agentflow_jax.tools import monty_sandbox, sandbox_program
 from agentflow_jax.tools import sandbox as sandbox_lib
-from agentflow_jax.tools import sandbox_program
 
 EXECUTION = tool_lib.ToolErrorKind.EXECUTION
 LIMIT = tool_lib.ToolErrorKind.LIMIT
@@ -32,7 +32,7 @@ def canary():
 def _sandbox(**limits):
   """A sandbox, closed at the end; it must leave no process behind."""
   before = _workers()
-  sandbox = sandbox_lib.MontySandbox(**limits)
+  sandbox = monty_sandbox.MontySandbox(sandbox_lib.Limits(**limits))
   try:
     yield sandbox
   finally:
@@ -319,7 +319,7 @@ def test_a_cancelled_run_gives_its_worker_back():
 
 
 def test_a_finished_program_can_not_kill_its_old_worker(sandbox, monkeypatch):
-  program = sandbox_program.Program("1 + 1")
+  program = sandbox_program.MontyProgram("1 + 1")
   assert sandbox._run_blocking(program).output == "2"
   assert not program.running
   killed = []
@@ -380,19 +380,19 @@ def test_check_refuses_a_sandbox_that_computes_nonsense(sandbox, monkeypatch):
 def test_a_missing_package_is_refused_at_once(monkeypatch):
   monkeypatch.setitem(sys.modules, "pydantic_monty", None)
   with pytest.raises(errors.UserError, match="pip install pydantic-monty"):
-    sandbox_lib.MontySandbox()
+    monty_sandbox.MontySandbox()
 
 
 def test_a_missing_binary_is_refused_by_check(monkeypatch):
   monkeypatch.setenv("MONTY_BIN", "/nonexistent/monty")
   with pytest.raises(errors.UserError, match="pip install pydantic-monty"):
-    asyncio.run(sandbox_lib.MontySandbox().check())
+    asyncio.run(monty_sandbox.MontySandbox().check())
 
 
 def test_limits_must_be_positive():
   for limits in ({"timeout_s": 0}, {"memory_mb": -1}, {"workers": -1}):
     with pytest.raises(errors.ConfigError, match="positive"):
-      sandbox_lib.MontySandbox(**limits)
+      sandbox_lib.Limits(**limits)
 
 
 @pytest.mark.parametrize("ending", ["await s.aclose()", "pass"])
@@ -400,9 +400,9 @@ def test_the_process_ends_cleanly(ending):
   """No abort at exit and no worker left, closed or not."""
   program = f"""
 import asyncio, sys
-from agentflow_jax.tools import sandbox
+from agentflow_jax.tools import monty_sandbox, sandbox
 async def main():
-  s = sandbox.MontySandbox(workers=2)
+  s = monty_sandbox.MontySandbox(sandbox.Limits(workers=2))
   runs = await asyncio.gather(*[s.run("print(1)") for _ in range(20)])
   assert [run.output for run in runs] == ["1"] * 20
   {ending}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentflow_jax.rollout import redaction
+from agentflow_jax.core import redaction
 
 
 @pytest.mark.parametrize(

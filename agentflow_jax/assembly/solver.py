@@ -1,0 +1,160 @@
+"""An agent that answers questions with a trained planner.
+
+Flow: checkpoint -> the run it belongs to, and so its config -> models ->
+samplers, tools, modules -> Solver, which answers one question after the other.
+Nothing is written into the run.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import AsyncIterator
+
+import jax
+from absl import logging
+
+from agentflow_jax.agent import episode
+from agentflow_jax.assembly import agents as agents_lib
+from agentflow_jax.assembly import samplers as samplers_lib
+from agentflow_jax.assembly import world as world_lib
+from agentflow_jax.core import config as config_lib
+from agentflow_jax.core import errors
+from agentflow_jax.core import task as task_lib
+from agentflow_jax.core import trajectory as trajectory_lib
+from agentflow_jax.models import sharding
+from agentflow_jax.training import checkpointing, model_files
+from agentflow_jax.training import run_dir as run_dir_lib
+
+_STREAM = "solve"
+_DATA_SOURCE = "user"
+# Questions come one by one: a slot for each module whose prompts grow.
+_SLOTS = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Solver:
+  """Answers questions; `open_solver` makes one.
+
+  Example:
+    async with open_solver(config, "runs/quickstart-seed0") as solver:
+      trajectory = await solver.solve(to_task("What is the capital of Laos?"))
+  """
+
+  agents: agents_lib.Agents
+
+  async def solve(
+    self, task: task_lib.Task, on_turn: episode.OnTurn | None = None
+  ) -> trajectory_lib.Trajectory:
+    """One episode, with the limits of an evaluation.
+
+    Args:
+      task: any; `to_task` makes one of a question.
+      on_turn: told of every turn as it is finished.
+
+    Returns:
+      The unscored trajectory; a failed host is a StopReason in it.
+    """
+    return await self.agents.run(
+      task, 0, stream=_STREAM, evaluation=True, on_turn=on_turn
+    )
+
+
+def to_task(question: str) -> task_lib.Task:
+  """A user's question; equal ones draw equal tokens for equal seeds.
+
+  Raises:
+    UserError: the question is blank.
+  """
+  if not question.strip():
+    raise errors.UserError("the question is empty")
+  digest = hashlib.blake2b(question.encode("utf-8", "replace"), digest_size=8)
+  return task_lib.Task(
+    id=f"{_STREAM}/{digest.hexdigest()}",
+    question=question,
+    answers=(),
+    data_source=_DATA_SOURCE,
+  )
+
+
+def find_run(checkpoint: str | os.PathLike) -> pathlib.Path | None:
+  """The run directory that a checkpoint is, or lies in (its hf/ and base/)."""
+  directory = pathlib.Path(checkpoint).absolute()
+  for path in (directory, directory.parent):
+    if model_files.is_described(_as_run(path).model):
+      return path
+  return None
+
+
+def cache_dir() -> pathlib.Path:
+  """Where indexes and compiled programs go that belong to no run."""
+  root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+  return pathlib.Path(root).expanduser() / "agentflow_jax"
+
+
+@contextlib.asynccontextmanager
+async def open_solver(
+  config: config_lib.Config, checkpoint: str | os.PathLike
+) -> AsyncIterator[Solver]:
+  """Builds everything that answers; closed when the block ends.
+
+  Args:
+    config: validated; of the run, or for a model that comes alone.
+    checkpoint: as in `checkpointing.load_model`: the policy.
+
+  Raises:
+    CheckpointError: no model is there, or the one of "frozen" is not.
+    ConfigError: the config does not fit the model or the devices.
+  """
+  run = find_run(checkpoint)
+  # One replica: nothing here is split over data.
+  tensor = config.mesh.tensor
+  mesh = sharding.make_mesh(
+    1, 1, tensor, devices=jax.local_devices()[: max(1, tensor)]
+  )
+  config = dataclasses.replace(
+    config, sampler=dataclasses.replace(config.sampler, slots=_SLOTS)
+  )
+  models = _load_models(config, checkpoint, run, mesh)
+  data_dir = config.tasks.data_dir or (run or cache_dir()) / "data"
+  async with samplers_lib.open_agents(
+    config,
+    models,
+    mesh,
+    world_lib.search_index(config, pathlib.Path(data_dir)),
+  ) as built:
+    yield Solver(agents=built.agents)
+
+
+def _load_models(
+  config: config_lib.Config,
+  checkpoint: str | os.PathLike,
+  run: pathlib.Path | None,
+  mesh: jax.sharding.Mesh,
+) -> samplers_lib.Models:
+  """The policy, and the start model where "frozen" modules ask for it."""
+
+  def load(path: str | os.PathLike) -> checkpointing.LoadedModel:
+    logging.info("loading %s", path)
+    return checkpointing.load_model(
+      path,
+      mesh=mesh,
+      dtype=config.model.dtype,
+      param_dtype=config.model.param_dtype,
+    )
+
+  policy = frozen = load(checkpoint)
+  if agents_lib.FROZEN in samplers_lib.model_engines(config):
+    if config.model.checkpoint:
+      frozen = load(config.model.checkpoint)
+    elif run is not None:
+      frozen = load(_as_run(run).base)
+    else:
+      logging.info("frozen modules are answered by %s too", checkpoint)
+  return samplers_lib.Models(policy=policy, frozen=frozen)
+
+
+def _as_run(path: pathlib.Path) -> run_dir_lib.RunDir:
+  """For its paths only; takes no lock."""
+  return run_dir_lib.RunDir(path, resumed=True, lock=None)

@@ -66,25 +66,30 @@ def group_advantages(
   repeats = _repeats(rewards.shape, turns_G, statistics_over)
   _check_baseline(baseline, normalize_by_std)
   advantages = np.zeros(rewards.shape, np.float32)
-  compared = rewards[valid]
   if baseline == "none":
-    advantages[valid] = compared.astype(np.float32)
-    return advantages
-  if len(compared) < 2 or compared.min() == compared.max():
-    return advantages
-  rows = np.repeat(compared, repeats[valid])
+    advantages[valid] = rewards[valid]
+  else:
+    advantages[valid] = _compared(
+      rewards[valid], repeats[valid], baseline, normalize_by_std
+    )
+  return advantages
+
+
+def _compared(rewards_V, repeats_V, baseline: str, normalize_by_std: bool):
+  """The advantages of the valid members, [V] or 0."""
+  rows = np.repeat(rewards_V, repeats_V)
+  if len(rewards_V) < 2 or rewards_V.min() == rewards_V.max():
+    return 0.0
   # Long trajectories may hold every row (the others never got a turn).
   if len(rows) < 2 or rows.min() == rows.max():
-    return advantages
+    return 0.0
   removed = rows.mean()
   if baseline == "leave_one_out":
     # No member holds every row here, so the others have at least one.
-    own = compared * repeats[valid]
-    removed = (rows.sum() - own) / (len(rows) - repeats[valid])
-  centred = compared - removed
+    others = len(rows) - repeats_V
+    removed = (rows.sum() - rewards_V * repeats_V) / others
   scale = rows.std(ddof=1) + EPSILON if normalize_by_std else 1.0
-  advantages[valid] = (centred / scale).astype(np.float32)
-  return advantages
+  return (rewards_V - removed) / scale
 
 
 def _check_baseline(baseline: str, normalize_by_std: bool):

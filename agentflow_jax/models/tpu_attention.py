@@ -6,13 +6,11 @@ name the blocks that can see each other; a grid step that is past its list does
 nothing and fetches nothing. So shared prefixes and other branches cost what
 they hold, not T * T.
 
-  forward   per query block, over its key blocks: online softmax -> out, lse
-  d_query   per query block, over its key blocks, weights from lse
-  d_key     per key block, over its query blocks and the heads that share it
+What one grid step computes is in `tpu_kernels.py`; here are the grids:
 
-Scores are kept transposed (keys down, queries across): what belongs to a query
-(running maximum, lse) is then one row of lanes, and what belongs to a key
-(subtree_end) one column, and neither is ever transposed.
+  forward   per query block, over its key blocks -> out, lse
+  d_query   per query block, over its key blocks
+  d_key     per key block, over the heads that share it and its query blocks
 
 Axes: B row, N query heads, K key/value heads, G = N / K, T token, H head dim,
 C blocks, S tokens of a block.
@@ -25,10 +23,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-_MASKED = -1e30
+from agentflow_jax.models import tpu_kernels
+
 _LANES = 128
 _BLOCK_TOKENS = 512
-_TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
 def tpu_attention(
@@ -89,7 +87,7 @@ def _forward(block, interpret, q_BNTH, k_BKTH, v_BKTH, end_BT):
   per_query = pl.BlockSpec((1, 1, block, h), _own_block)
   per_key = pl.BlockSpec((1, 1, block, h), key_block)
   return pl.pallas_call(
-    _forward_kernel,
+    tpu_kernels.forward,
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
       grid=(b, n, blocks, blocks),
@@ -164,7 +162,7 @@ def _d_query(block, interpret, order, count, operands):
   per_key = pl.BlockSpec((1, 1, block, h), key_block)
   lanes = pl.BlockSpec((1, 1, 1, block), _own_lanes)
   return pl.pallas_call(
-    _d_query_kernel,
+    tpu_kernels.d_query,
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
       grid=(b, n, blocks, blocks),
@@ -212,7 +210,7 @@ def _d_key(block, interpret, order, count, operands):
   per_key = pl.BlockSpec((1, 1, block, h), own_block)
   lanes = pl.BlockSpec((1, 1, 1, block), query_lanes)
   return pl.pallas_call(
-    _d_key_kernel,
+    tpu_kernels.d_key,
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=2,
       grid=(b, heads, blocks, groups, blocks),
@@ -271,113 +269,4 @@ def _sequential(*, parallel: int, sequential: int):
   """The last grid axes accumulate into one output block, in their order."""
   return pltpu.CompilerParams(
     dimension_semantics=("parallel",) * parallel + ("arbitrary",) * sequential
-  )
-
-
-def _forward_kernel(
-  order, count, q, k, v, end, out, lse, total_HS, top_1S, sum_1S
-):
-  b, c, visit = pl.program_id(0), pl.program_id(2), pl.program_id(3)
-
-  @pl.when(visit == 0)
-  def _():
-    total_HS[...] = jnp.zeros_like(total_HS)
-    top_1S[...] = jnp.full_like(top_1S, _MASKED)
-    sum_1S[...] = jnp.zeros_like(sum_1S)
-
-  @pl.when(visit < count[b, c])
-  def _():
-    scores = _scores(q[0, 0], k[0, 0], end[0], c, order[b, c, visit])
-    top = jnp.maximum(top_1S[...], scores.max(axis=0, keepdims=True))
-    weights = _seen_exp(scores, top)
-    decay = jnp.exp(top_1S[...] - top)
-    top_1S[...] = top
-    sum_1S[...] = sum_1S[...] * decay + weights.sum(axis=0, keepdims=True)
-    weighted = _dot(v[0, 0], weights, (0, 0))  # [H, S]
-    total_HS[...] = total_HS[...] * decay + weighted
-
-  @pl.when(visit == pl.num_programs(3) - 1)
-  def _():
-    total = jnp.maximum(sum_1S[...], _TINY)
-    out[0, 0] = (total_HS[...] / total).T.astype(out.dtype)
-    lse[0, 0] = top_1S[...] + jnp.log(total)
-
-
-def _d_query_kernel(
-  order, count, q, k, v, end, d_out, lse, inner, d_q, total_SH
-):
-  b, c, visit = pl.program_id(0), pl.program_id(2), pl.program_id(3)
-
-  @pl.when(visit == 0)
-  def _():
-    total_SH[...] = jnp.zeros_like(total_SH)
-
-  @pl.when(visit < count[b, c])
-  def _():
-    scores = _scores(q[0, 0], k[0, 0], end[0], c, order[b, c, visit])
-    weights = _seen_exp(scores, lse[0, 0])
-    d_weights = _dot(v[0, 0], d_out[0, 0], (1, 1))
-    d_scores = weights * (d_weights - inner[0, 0])
-    total_SH[...] += _dot(d_scores, k[0, 0], (0, 0))
-
-  @pl.when(visit == pl.num_programs(3) - 1)
-  def _():
-    d_q[0, 0] = (total_SH[...] * q.shape[-1] ** -0.5).astype(d_q.dtype)
-
-
-def _d_key_kernel(
-  order, count, q, k, v, end, d_out, lse, inner, d_k, d_v, k_SH, v_SH
-):
-  b, c = pl.program_id(0), pl.program_id(2)
-  group, visit = pl.program_id(3), pl.program_id(4)
-
-  @pl.when((group == 0) & (visit == 0))
-  def _():
-    k_SH[...] = jnp.zeros_like(k_SH)
-    v_SH[...] = jnp.zeros_like(v_SH)
-
-  @pl.when(visit < count[b, c])
-  def _():
-    scores = _scores(q[0, 0], k[0, 0], end[0], order[b, c, visit], c)
-    weights = _seen_exp(scores, lse[0, 0])
-    d_weights = _dot(v[0, 0], d_out[0, 0], (1, 1))
-    d_scores = weights * (d_weights - inner[0, 0])
-    v_SH[...] += _dot(weights, d_out[0, 0], (1, 0))
-    k_SH[...] += _dot(d_scores, q[0, 0], (1, 0))
-
-  last = (group == pl.num_programs(3) - 1) & (visit == pl.num_programs(4) - 1)
-
-  @pl.when(last)
-  def _():
-    d_k[0, 0] = (k_SH[...] * q.shape[-1] ** -0.5).astype(d_k.dtype)
-    d_v[0, 0] = v_SH[...].astype(d_v.dtype)
-
-
-def _scores(q_SH, k_SH, end_S1, query_block, key_block):
-  """Transposed scaled scores [keys, queries], `_MASKED` where not seen."""
-  block = q_SH.shape[0]
-  shape = (block, block)
-  query = query_block * block + jax.lax.broadcasted_iota(jnp.int32, shape, 1)
-  key = key_block * block + jax.lax.broadcasted_iota(jnp.int32, shape, 0)
-  scores = _dot(k_SH, q_SH, (1, 1)) * q_SH.shape[1] ** -0.5
-  return jnp.where((query >= key) & (query < end_S1), scores, _MASKED)
-
-
-def _seen_exp(scores, shift_1S):
-  """exp(scores - shift), 0 where masked even if a whole column is."""
-  weights = jnp.exp(scores - shift_1S)
-  return jnp.where(scores > _MASKED / 2, weights, 0.0)
-
-
-def _dot(left, right, axes):
-  """Contracts one axis of each in the narrower type, summed in float32."""
-  dtype, precision = jnp.float32, jax.lax.Precision.HIGHEST
-  if jnp.bfloat16 in (left.dtype, right.dtype):
-    dtype, precision = jnp.bfloat16, None
-  return jax.lax.dot_general(
-    left.astype(dtype),
-    right.astype(dtype),
-    (((axes[0],), (axes[1],)), ((), ())),
-    precision=precision,
-    preferred_element_type=jnp.float32,
   )

@@ -5,6 +5,11 @@ apply(state, gradients) once. Both are jitted once per shape and objective, so
 more micro-batches never compile more. Gradients and losses are float32 sums;
 the data axes of the mesh split the rows, so a step is one global program.
 
+A loop on the host, not a `lax.scan` over stacked micro-batches: a scan is
+another program for every number of micro-batches, which changes from step to
+step, and saves nothing. Both hold one float32 accumulator, which is donated,
+and the gradient of one micro-batch.
+
 A step whose loss or gradient is not finite changes nothing: apply keeps every
 bit of the parameters and the optimizer state, and counts the skip.
 

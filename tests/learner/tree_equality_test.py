@@ -88,7 +88,7 @@ def _naive_loss(name, params, arrays):
     gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 0.8, 1.3) * advantage)
     r = pick(_log_softmax(examples.REFERENCE, ids, where)) - current
     entropy = -(jnp.exp(scores) * scores).sum(-1)
-    gain += 0.1 * entropy - 0.3 * (jnp.exp(r) - 1 - r)
+    gain += 0.1 * entropy - 0.3 * jnp.minimum(jnp.exp(r) - 1 - r, 10)
   else:
     mean = (real * (current - behavior)).sum(1) / jnp.maximum(real.sum(1), 1)
     ratio = jnp.exp(mean)[:, None]

@@ -13,10 +13,12 @@ _VERSION = re.search(
 
 _REQUIRES = [
   "absl-py>=2.1",
+  "anyio>=4.6",
   "bm25s>=0.2.13",
   "etils[epath]>=1.9",
   "flax>=0.12",
   "grain>=0.2.10",
+  "httpcore2>=2.16",
   "jax>=0.10",
   "ml-collections>=1.0",
   "ml-dtypes>=0.5",
@@ -53,6 +55,12 @@ _EXTRAS = {
   "dev": [*_TEST, *_TORCH],
   "test": _TEST,
   "tpu": ["jax[tpu]"],
+  # Tools of MCP servers.
+  "mcp": ["mcp>=2.3"],
+  # launch/serve_retriever.py.
+  "serve": ["httptools>=0.6", "uvloop>=0.21"],
+  # For the bubblewrap sandbox; numpy is there anyway.
+  "sandbox": ["sympy>=1.13"],
   "wandb": ["wandb>=0.19"],
 }
 

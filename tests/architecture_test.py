@@ -57,6 +57,10 @@ def test_no_text_is_run_as_code():
   assert _all_of(checks.code_from_text) == []
 
 
+def test_the_jailed_program_never_runs_in_our_process():
+  assert _all_of(checks.uses_of_jailed) == []
+
+
 def test_no_handler_swallows_everything():
   assert _all_of(checks.broad_handlers) == []
 
@@ -272,6 +276,24 @@ def test_prints_are_found_outside_launch():
 )
 def test_running_text_is_found(text):
   assert len(checks.code_from_text(_bad(text))) == 1
+
+
+@pytest.mark.parametrize(
+  ("text", "problems"),
+  [
+    ("from agentflow_jax.tools import sandbox_guest", 0),
+    ("x = sandbox_guest.EXIT_MEMORY, sandbox_guest.__file__", 0),
+    ("sandbox_guest.main()", 1),
+    ("from agentflow_jax.tools.sandbox_guest import main", 1),
+  ],
+)
+def test_running_the_jailed_program_is_found(text, problems):
+  assert len(checks.uses_of_jailed(_bad(text))) == problems
+
+
+def test_the_jail_excuses_one_file_only():
+  assert checks.code_from_text(_bad("exec(text)", checks.JAILED)) == []
+  assert len(checks.code_from_text(_bad("exec(text)"))) == 1
 
 
 def test_harmless_relatives_are_not_code_from_text():

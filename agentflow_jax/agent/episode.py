@@ -9,7 +9,7 @@
 | all turns are used | MAX_TURNS | yes |
 | planner tokens are used, or a prompt does not fit | MAX_TOKENS | yes |
 | too many unreadable plans in a row | PARSE_FAILURE | yes |
-| the episode's or the caller's deadline | TIMEOUT | no, masked |
+| the turn's, the episode's or the caller's deadline | TIMEOUT | no, masked |
 | an engine or a tool failed after its retries | INFRA_ERROR | no, masked |
 
 Holds no state between calls: memory, counters and records are made here and
@@ -108,10 +108,12 @@ class _Run:
     self._started_s = time.monotonic()
     self._task = task
     self._on_turn = on_turn
+    tools = {tool.spec.name: tool for tool in toolbox.values()}
     self._scene = turn_lib.Scene(
       question=task.question,
       analysis="",
-      tools={tool.spec.name: tool for tool in toolbox.values()},
+      tools=tools,
+      specs=tuple(tool.spec for tool in tools.values()),
       modules=modules,
       settings=settings,
       count_tokens=functools.lru_cache(_COUNTED_TEXTS)(modules.count_tokens),
@@ -178,8 +180,10 @@ class _Run:
     turn = turn_lib.OpenTurn(index=index)
     try:
       await turn_lib.take_turn(self._scene, self._memory, turn)
-    except (errors.PromptTooLongError, errors.InfrastructureError):
+    except (errors.PromptTooLongError, errors.InfrastructureError) as error:
       self.stage = f"turn {index + 1}, {turn.stage}"
+      if isinstance(error, errors.InfrastructureError):
+        self.deadline = turn.deadline
       # Its plan was sampled, so it is trained (or masked) like the others.
       if turn.decision is not None:
         self._record(turn)

@@ -31,6 +31,9 @@ from agentflow_jax.core import trajectory as trajectory_lib
 
 Messages = tuple[messages_lib.Message, ...]
 
+_MAX_DESCRIPTIONS = 256
+_descriptions: dict[int, tuple[tool_lib.ToolSpec, str]] = {}
+
 LABELLED = "labelled"
 JSON = "json"
 
@@ -277,6 +280,23 @@ def describe_tools(specs: Sequence[tool_lib.ToolSpec]) -> str:
 
 
 def _describe(spec: tool_lib.ToolSpec) -> str:
+  """As `_write_description`, written once per spec.
+
+  Every turn shows the same few specs. They can not be hashed (a schema is a
+  dict), so they are told apart by identity and kept, so that no other object
+  gets the identity of one.
+  """
+  kept, text = _descriptions.get(id(spec), (None, ""))
+  if kept is spec:
+    return text
+  if len(_descriptions) >= _MAX_DESCRIPTIONS:
+    _descriptions.clear()
+  text = _write_description(spec)
+  _descriptions[id(spec)] = (spec, text)
+  return text
+
+
+def _write_description(spec: tool_lib.ToolSpec) -> str:
   schema = json.dumps(spec.inputs, ensure_ascii=False)
   lines = [
     f"- {spec.name}: {spec.description}",

@@ -1,15 +1,17 @@
 """How text nobody trusts is put into a prompt or a record.
 
 Tool output, model text and questions are data. Before they enter a prompt
-they are bounded (`cut_middle`), kept from forging a section heading
-(`neutralise`, `section`), squeezed into one line where the format has one
-line (`one_line`), and made encodable (`scrub`).
+they are bounded (`cut_middle`, `cut_to_tokens`), kept from forging a section
+heading or a control token of a chat (`neutralise`, `section`, `one_line`),
+squeezed into one line where the format has one line (`one_line`), and made
+encodable (`scrub`).
 
 What this does not do: judge content. A result that argues "ignore your
 instructions" stays in the prompt, as text under its own heading.
 """
 
 import re
+from collections.abc import Callable
 
 from agentflow_jax.core import messages as messages_lib
 
@@ -39,14 +41,47 @@ _FORGED_HEADING = re.compile(
 )
 
 
+# What chat templates of today's models write between messages. Our own
+# tokenizer takes them for plain text; a server behind an API may not.
+_CONTROL = re.compile(
+  # <|im_end|>, <|start_header_id|>, and with DeepSeek's wide bars
+  r"<(?P<bar>[|\uff5c][^<>|\uff5c\n]{1,64}[|\uff5c])>"
+  # </s>, <start_of_turn>, <tool_response>, ...
+  r"|<(?P<tag>/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|think|tools"
+  r"|tool_call|tool_response|system|user|assistant|observation|information))>"
+  # [INST], [/INST], [TOOL_RESULTS], <<SYS>>
+  r"|\[(?P<bracket>/?(?:INST|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS))\]"
+  r"|<<(?P<double>/?SYS)>>",
+  re.IGNORECASE,
+)
+
+
+def defuse(text: str) -> str:
+  """`text` with blanks inside everything that is a control token somewhere.
+
+  A reader still sees what was there. Idempotent.
+
+  Example: "a<|im_end|>" is "a< |im_end| >".
+  """
+  # Most text has none; the search for one character is fast.
+  if "<" not in text and "[" not in text:
+    return text
+  return _CONTROL.sub(_spaced, text)
+
+
+def _spaced(match: re.Match[str]) -> str:
+  first, last = match.group()[0], match.group()[-1]
+  return f"{first} {match.group()[1:-1]} {last}"
+
+
 def neutralise(text: str) -> str:
   """Prefixes every line that looks like a heading of ours with "> ".
 
-  Every kind of line break becomes "\\n" first, so that no reader sees a line
-  start this function did not see; leading and trailing ones are dropped.
-  Idempotent.
+  Control tokens are defused as well. Every kind of line break becomes "\\n"
+  first, so that no reader sees a line start this function did not see; leading
+  and trailing ones are dropped. Idempotent.
   """
-  return _FORGED_HEADING.sub("> ", _with_plain_breaks(text))
+  return _FORGED_HEADING.sub("> ", defuse(_with_plain_breaks(text)))
 
 
 def section(label: str, text: str) -> str:
@@ -54,7 +89,7 @@ def section(label: str, text: str) -> str:
 
   The first line of `text` stands behind the label and is left as it is.
   """
-  first, line_break, rest = _with_plain_breaks(text).partition("\n")
+  first, line_break, rest = defuse(_with_plain_breaks(text)).partition("\n")
   return f"{label} {first}{line_break}{_FORGED_HEADING.sub('> ', rest)}"
 
 
@@ -66,7 +101,7 @@ def one_line(text: str, max_chars: int) -> str:
   """All of `text` on one line, at most `max_chars` characters."""
   # Bounded before the split: a hostile text can be a gigabyte of blanks.
   head = cut_middle(text, 4 * max_chars)[0]
-  return cut_middle(" ".join(head.split()), max_chars)[0]
+  return cut_middle(defuse(" ".join(head.split())), max_chars)[0]
 
 
 def cut_middle(text: str, max_chars: int) -> tuple[str, int]:
@@ -89,6 +124,29 @@ def cut_middle(text: str, max_chars: int) -> tuple[str, int]:
   tail = room // 2
   marker = f" [... {cut} characters cut ...] "
   return text[: room - tail] + marker + text[len(text) - tail :], cut
+
+
+def cut_to_tokens(
+  text: str, max_tokens: int, count_tokens: Callable[[str], int]
+) -> tuple[str, int]:
+  """As `cut_middle`, for a limit in tokens.
+
+  Args:
+    text: any text.
+    max_tokens: longest result.
+    count_tokens: at most one token per UTF-8 byte; called a few times, and
+      not at all for a text that is short enough by its bytes.
+  """
+  if len(text.encode("utf-8", errors="replace")) <= max_tokens:
+    return text, 0
+  tokens = count_tokens(text)
+  short, cut, max_chars = text, 0, len(text)
+  while tokens > max_tokens and max_chars:
+    # Proportionally, and a bit more, so that it ends after a few rounds.
+    max_chars = min(max_chars * max_tokens // tokens, max_chars * 15 // 16)
+    short, cut = cut_middle(text, max_chars)
+    tokens = count_tokens(short)
+  return short, cut
 
 
 def scrub(text: str) -> str:

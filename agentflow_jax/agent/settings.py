@@ -39,6 +39,7 @@ class EpisodeSettings:
   max_calls_per_turn: int
   max_episode_tokens: int
   episode_timeout_s: float
+  turn_timeout_s: float
   max_parse_failures: int
   prompt_style: str  # full | compact
   plan_format: str  # labelled | json
@@ -74,6 +75,7 @@ class EpisodeSettings:
       max_calls_per_turn=agent.max_calls_per_turn,
       max_episode_tokens=agent.max_episode_tokens,
       episode_timeout_s=agent.episode_timeout_s,
+      turn_timeout_s=agent.turn_timeout_s,
       max_parse_failures=agent.max_parse_failures,
       prompt_style=agent.prompt_style,
       plan_format=agent.plan_format,
@@ -84,5 +86,6 @@ class EpisodeSettings:
         timeout_s=config.tools.call_timeout_s,
         retries=config.engines.retries,
         max_output_chars=config.tools.max_output_chars,
+        max_output_tokens=config.tools.max_output_tokens,
       ),
     )

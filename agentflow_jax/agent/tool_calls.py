@@ -15,7 +15,7 @@ import asyncio
 import dataclasses
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import logging
@@ -26,6 +26,9 @@ from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.core import trajectory as trajectory_lib
+
+# Tokens of a text, as the planner's tokenizer counts them.
+CountTokens = Callable[[str], int]
 
 # How long a cancelled tool may take to clean up before it is abandoned.
 _GRACE_S = 0.5
@@ -44,8 +47,9 @@ class ToolLimits:
   timeout_s: float
   # Further tries after an infrastructure failure.
   retries: int
-  # Characters of the output that are kept; the middle is cut.
+  # Characters and tokens of the output that are kept; the middle is cut.
   max_output_chars: int
+  max_output_tokens: int
   # Before the first retry; doubles each time, at most 8 s, jittered.
   first_delay_s: float = 0.25
 
@@ -78,6 +82,7 @@ async def run_command(
   *,
   max_calls: int,
   limits: ToolLimits,
+  count_tokens: CountTokens,
   context: engine_lib.CallContext,
 ) -> CommandOutcome:
   """Parses the executor's text, then checks and runs call by call.
@@ -95,6 +100,7 @@ async def run_command(
     call, result = await _checked_call(
       arguments, tool, limits, dataclasses.replace(context, call=number)
     )
+    result = _cut_to_tokens(result, limits.max_output_tokens, count_tokens)
     outcome = CommandOutcome(
       calls=(*outcome.calls, call), results=(*outcome.results, result)
     )
@@ -244,6 +250,17 @@ def _bounded(
     output=quoting.scrub(output),
     truncated_chars=result.truncated_chars + cut,
     duration_s=duration_s,
+  )
+
+
+def _cut_to_tokens(
+  result: tool_lib.ToolResult, max_tokens: int, count_tokens: CountTokens
+) -> tool_lib.ToolResult:
+  output, cut = quoting.cut_to_tokens(result.output, max_tokens, count_tokens)
+  if not cut:
+    return result
+  return dataclasses.replace(
+    result, output=output, truncated_chars=result.truncated_chars + cut
   )
 
 

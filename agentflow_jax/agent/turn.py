@@ -7,11 +7,12 @@ agent/episode.py.
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from agentflow_jax.agent import memory as memory_lib
 from agentflow_jax.agent import quoting, tool_calls
 from agentflow_jax.agent import settings as settings_lib
+from agentflow_jax.core import deadline as deadline_lib
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
 from agentflow_jax.core import messages as messages_lib
@@ -28,14 +29,11 @@ class Scene:
   question: str
   analysis: str
   tools: Mapping[str, tool_lib.Tool]  # by the spec's name
+  specs: tuple[tool_lib.ToolSpec, ...]  # theirs, in the same order
   modules: settings_lib.AgentModules
   settings: settings_lib.EpisodeSettings
   count_tokens: memory_lib.CountTokens
   context: engine_lib.CallContext  # with the episode's deadline
-
-  @property
-  def specs(self) -> Sequence[tool_lib.ToolSpec]:
-    return [tool.spec for tool in self.tools.values()]
 
   def render(self, memory: memory_lib.Memory) -> str:
     """The memory as this episode's prompts show it."""
@@ -52,6 +50,8 @@ class OpenTurn:
   """A turn in progress."""
 
   index: int
+  # Of the turn; `take_turn` sets it.
+  deadline: deadline_lib.Deadline = deadline_lib.NEVER
   started_s: float = dataclasses.field(default_factory=time.monotonic)
   # Who is at work, for the failure text.
   stage: messages_lib.ModuleRole = messages_lib.ModuleRole.PLANNER
@@ -95,7 +95,10 @@ async def take_turn(
     InfrastructureError: an engine or, after its retries, a tool failed.
     PromptTooLongError: a module's prompt does not fit its engine.
   """
-  context = dataclasses.replace(scene.context, turn=turn.index)
+  turn.deadline = scene.context.deadline.sooner(scene.settings.turn_timeout_s)
+  context = dataclasses.replace(
+    scene.context, turn=turn.index, deadline=turn.deadline
+  )
   shown = scene.render(memory)
   turn.decision, call = await scene.modules.planner.plan(
     question=scene.question,
@@ -168,6 +171,7 @@ async def _act(
     tool,
     max_calls=scene.settings.max_calls_per_turn,
     limits=scene.settings.tool_limits,
+    count_tokens=scene.count_tokens,
     context=dataclasses.replace(context, role=messages_lib.ModuleRole.TOOL),
   )
   if turn.outcome.failure:

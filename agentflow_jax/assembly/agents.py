@@ -1,9 +1,10 @@
 """Engines, tools and modules: everything an episode is run with.
 
-Flow: engine names of the config -> engines, with retries -> toolbox and the
+Flow: engine names of the config -> engines, with guards -> toolbox and the
 four modules -> Agents, which runs episodes.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -11,17 +12,19 @@ from collections.abc import Callable, Mapping
 
 from agentflow_jax.agent import episode, executor, generator, planner, verifier
 from agentflow_jax.agent import settings as settings_lib
+from agentflow_jax.assembly import engine_stack
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import messages as messages_lib
+from agentflow_jax.core import providers
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
-from agentflow_jax.engines import retrying, scripted
+from agentflow_jax.engines import scripted
+from agentflow_jax.rollout import replay as replay_lib
 from agentflow_jax.tasks.worldfacts import rules
 from agentflow_jax.tools import registry as tools_registry
 
-TRAINABLE, FROZEN = "trainable", "frozen"
-_SCRIPTED = "scripted:worldfacts"
+TRAINABLE, FROZEN = providers.TRAINABLE, providers.FROZEN
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,33 +64,113 @@ class Agents:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Engines:
-  """The engines by the names the config uses, each with its retries."""
+  """Each role's engine, with its guards; close it when done.
+
+  Roles that name the same engine with the same options share one.
+  """
 
   config: config_lib.Config
-  by_name: Mapping[str, engine_lib.Engine]
+  stacks: Mapping[str, engine_stack.Stack]  # by role
+  replay: replay_lib.Replay | None
 
   @classmethod
   def of(
     cls, config: config_lib.Config, models: Mapping[str, engine_lib.Engine]
   ) -> "Engines":
-    """Adds the scripted engine to "trainable" and "frozen", where given."""
-    engines = {_SCRIPTED: scripted.ScriptedEngine(rules.rules()), **models}
-    return cls(
-      config=config,
-      by_name={
-        name: retrying.RetryingEngine(
-          engine, config.engines.retries, config.engines.call_timeout_s
-        )
-        for name, engine in engines.items()
-      },
+    """Engines of the roles.
+
+    Args:
+      config: validated.
+      models: "trainable" and "frozen", where the run has them; a role whose
+        model is missing has no engine.
+
+    Raises:
+      UserError: an API's key or address, or what to replay, is missing.
+    """
+    replay = replay_lib.open_replay(
+      config.rollout.replay, config.rollout.replay_dir
     )
+    own = {providers.SCRIPTED: scripted.ScriptedEngine(rules.rules()), **models}
+    built: dict[object, engine_stack.Stack] = {}
+    stacks = {}
+    for role, name in config.engines.by_role().items():
+      key = (name, *_identity(config.engines.options(role)))
+      if key not in built:
+        stack = _stack(config, role, own, replay)
+        if stack is None:
+          continue
+        built[key] = stack
+      stacks[role] = built[key]
+    return cls(config=config, stacks=stacks, replay=replay)
 
   def for_role(
     self, role: str
   ) -> tuple[engine_lib.Engine, engine_lib.SamplingParams]:
     """Who answers for "planner", "executor", ... and how it is sampled."""
-    name = getattr(self.config.engines, role)
-    return self.by_name[name], sampling_of(self.config, name)
+    return self.stacks[role].engine, sampling_of(self.config, role)
+
+  def metrics(self, reset: bool = False) -> dict[str, float]:
+    """What the engines counted, as "engine/NAME/COUNTER"."""
+    found: dict[str, float] = {}
+    seen: list[engine_stack.Stack] = []
+    for role, stack in self.stacks.items():
+      if any(stack is other for other in seen):
+        continue
+      seen.append(stack)
+      name = getattr(self.config.engines, role)
+      for counter, value in stack.metrics(reset).items():
+        key = f"engine/{name}/{counter}"
+        found[key] = found.get(key, 0.0) + value
+    if self.replay is not None:
+      counts = self.replay.metrics(reset)
+      found |= {f"replay/{name}": value for name, value in counts.items()}
+    return found
+
+  async def aclose(self) -> None:
+    """Closes connections and files. Idempotent."""
+    for stack in self.stacks.values():
+      await stack.closing.aclose()
+    if self.replay is not None:
+      self.replay.close()
+
+
+def _identity(options: config_lib.EngineOptions) -> tuple[object, ...]:
+  """The options an engine is built from; the others are per call."""
+  return (
+    options.base_url,
+    options.structured,
+    options.input_price,
+    options.output_price,
+  )
+
+
+def _stack(
+  config: config_lib.Config,
+  role: str,
+  own: Mapping[str, engine_lib.Engine],
+  replay: replay_lib.Replay | None,
+) -> engine_stack.Stack | None:
+  """The engine of a role; None for a model the run does not have."""
+  name = getattr(config.engines, role)
+  model = providers.remote_model(name)
+  if replay is not None and replay.replaying:
+    stack = engine_stack.Stack(
+      engine=replay.engine(name, None),
+      counting=[],
+      closing=contextlib.AsyncExitStack(),
+    )
+    return stack if model or name in own else None
+  if model is not None:
+    stack = engine_stack.of_api(
+      config.engines, model, config.engines.options(role)
+    )
+  elif name in own:
+    stack = engine_stack.local(config.engines, own[name])
+  else:
+    return None
+  if replay is None:
+    return stack
+  return dataclasses.replace(stack, engine=replay.engine(name, stack.engine))
 
 
 def build_toolbox(
@@ -95,13 +178,18 @@ def build_toolbox(
 ) -> tools_registry.Toolbox:
   """The enabled tools; close it when done."""
   engine, sampling = engines.for_role("tool")
-  return tools_registry.build(
+  toolbox = tools_registry.build(
     engines.config.tools,
     tools_registry.Resources(
       engine=engine,
       sampling=sampling,
       search_index_dir=os.fspath(index_dir),
     ),
+  )
+  if engines.replay is None:
+    return toolbox
+  return tools_registry.Toolbox(
+    {name: engines.replay.tool(tool) for name, tool in toolbox.items()}
   )
 
 
@@ -125,10 +213,10 @@ def build_agents(
 
 
 def sampling_of(
-  config: config_lib.Config, spec: str
+  config: config_lib.Config, role: str
 ) -> engine_lib.SamplingParams:
-  """How an engine is sampled: the policy by `sampler`, others as frozen."""
-  if spec == TRAINABLE:
+  """How a role is sampled: the policy by `sampler`, others by their options."""
+  if getattr(config.engines, role) == TRAINABLE:
     sampler = config.sampler
     return engine_lib.SamplingParams(
       temperature=sampler.temperature,
@@ -137,7 +225,13 @@ def sampling_of(
       min_p=sampler.min_p,
       max_tokens=sampler.max_completion_tokens,
     )
+  engines, options = config.engines, config.engines.options(role)
   return engine_lib.SamplingParams(
-    temperature=config.engines.frozen_temperature,
-    max_tokens=config.engines.frozen_max_tokens,
+    temperature=(
+      engines.frozen_temperature
+      if options.temperature < 0
+      else options.temperature
+    ),
+    top_p=options.top_p,
+    max_tokens=options.max_tokens or engines.frozen_max_tokens,
   )

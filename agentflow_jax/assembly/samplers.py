@@ -25,9 +25,10 @@ class Models:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuiltAgents:
-  """Agents, and the samplers behind their model engines by name."""
+  """Agents, their engines, and the samplers behind those by name."""
 
   agents: agents_lib.Agents
+  engines: agents_lib.Engines
   samplers: Mapping[str, sampler_lib.Sampler]
 
 
@@ -59,13 +60,14 @@ async def open_agents(
         for name, sampler in samplers.items()
       },
     )
+    stack.push_async_callback(engines.aclose)
     toolbox = agents_lib.build_toolbox(engines, index_dir)
     stack.push_async_callback(toolbox.aclose)
     encode = models.policy.tokenizer.encode
     agents = agents_lib.build_agents(
       engines, toolbox, count_tokens=lambda text: len(encode(text))
     )
-    yield BuiltAgents(agents=agents, samplers=samplers)
+    yield BuiltAgents(agents=agents, engines=engines, samplers=samplers)
 
 
 def build_sampler(

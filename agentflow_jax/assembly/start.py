@@ -86,22 +86,24 @@ async def _warm_start(
 async def collect_traces(world: world_lib.World) -> list[traces.Trace]:
   """Random-strategy episodes over the train questions."""
   config = world.config
-  engines = agents_lib.Engines.of(config, {})
   source = world.train_tasks
   indices = order.TaskOrder(
     len(source), seed=config.run.seed, batch_size=1
   ).indices(0, config.warm_start.traces)
   found: list[trajectory_lib.Trajectory] = []
-  async with contextlib.aclosing(
-    agents_lib.build_toolbox(engines, world.index_dir)
-  ) as toolbox:
+  async with contextlib.AsyncExitStack() as stack:
+    # The planner needs the tools' names, which need the tools' engine.
+    engines = agents_lib.Engines.of(config, {})
+    stack.push_async_callback(engines.aclose)
+    toolbox = agents_lib.build_toolbox(engines, world.index_dir)
+    stack.push_async_callback(toolbox.aclose)
     planner = scripted.ScriptedEngine(
       {messages_lib.ModuleRole.PLANNER: traces.random_planner(list(toolbox))}
     )
+    engines = agents_lib.Engines.of(config, {agents_lib.TRAINABLE: planner})
+    stack.push_async_callback(engines.aclose)
     agents = agents_lib.build_agents(
-      agents_lib.Engines.of(config, {agents_lib.TRAINABLE: planner}),
-      toolbox,
-      count_tokens=lambda text: len(text.encode("utf-8")),
+      engines, toolbox, count_tokens=lambda text: len(text.encode("utf-8"))
     )
     for first in range(0, len(indices), _AT_ONCE):
       # A task may come again, as another member: its plans are drawn anew.

@@ -65,7 +65,7 @@ async def train(
   ) as built:
     policy = built.samplers[agents_lib.TRAINABLE]
     trainer = loop.Trainer(
-      _parts(world, run_dir, model, mesh, built.agents, policy, shown, stop),
+      _parts(world, run_dir, model, mesh, built, policy, shown, stop),
       started_s,
     )
     result = await trainer.run()
@@ -79,7 +79,7 @@ def _parts(
   run_dir: run_dir_lib.RunDir,
   model: checkpointing.LoadedModel,
   mesh: jax.sharding.Mesh,
-  agents: agents_lib.Agents,
+  built: samplers_lib.BuiltAgents,
   policy: loop.PolicySampler,
   shown: progress.Progress,
   stop: stop_signal.StopSignal,
@@ -90,7 +90,7 @@ def _parts(
   async def evaluate(
     task: task_lib.Task, member: int
   ) -> trajectory_lib.Trajectory:
-    return await agents.run(
+    return await built.agents.run(
       task, member, stream=_EVALUATION_STREAM, evaluation=True
     )
 
@@ -108,7 +108,7 @@ def _parts(
     start_params=model.params,
     reference_params=model.params,
     sampler=policy,
-    rollouts=_rollouts(world, agents, reward_fn),
+    rollouts=_rollouts(world, built, reward_fn),
     run_evaluation=evaluate,
     evaluation_tasks=world.evaluation_tasks,
     reward_fn=reward_fn,
@@ -119,7 +119,7 @@ def _parts(
 
 def _rollouts(
   world: world_lib.World,
-  agents: agents_lib.Agents,
+  built: samplers_lib.BuiltAgents,
   reward_fn: protocols.RewardFn,
 ) -> rollouts.RolloutRunner:
   """Training episodes over the train tasks, in the seeded order."""
@@ -128,7 +128,9 @@ def _rollouts(
   async def run_one(
     task: task_lib.Task, member: int, iteration: int
   ) -> trajectory_lib.Trajectory:
-    return await agents.run(task, member, stream=_TRAIN_STREAM, step=iteration)
+    return await built.agents.run(
+      task, member, stream=_TRAIN_STREAM, step=iteration
+    )
 
   return rollouts.RolloutRunner(
     source=world.train_tasks,
@@ -140,6 +142,7 @@ def _rollouts(
     run_one=run_one,
     reward_fn=reward_fn,
     config=config,
+    host_metrics=lambda: built.engines.metrics(reset=True),
   )
 
 

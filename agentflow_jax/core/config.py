@@ -7,7 +7,6 @@ in core/config_validation.py.
 """
 
 import dataclasses
-from typing import Any
 
 from agentflow_jax.core import learner_presets
 
@@ -56,7 +55,8 @@ class MeshConfig:
 class TasksConfig:
   """Questions to train and evaluate on."""
 
-  # "worldfacts" or "jsonl:PATH" (id, question, answers, data_source, scorer).
+  # "worldfacts", "jsonl:PATH" (id, question, answers, data_source, scorer),
+  # "tfds:NAME" (launch/prepare_data.py) or "mix:SPEC@WEIGHT@LIMIT,...".
   train: str = "worldfacts"
   evaluation: str = "worldfacts"
   # Prepared datasets and indexes; "" = RUN_DIR/data.
@@ -75,8 +75,9 @@ class AgentConfig:
   max_calls_per_turn: int = 4
   # Planner tokens (prompt + completion, all turns) an episode may use.
   max_episode_tokens: int = 65536
-  # Wall-clock limit of an episode.
+  # Wall-clock limits of an episode and of one turn in it.
   episode_timeout_s: float = 500.0
+  turn_timeout_s: float = 500.0
   # Unreadable plans in a row that end the episode as PARSE_FAILURE.
   max_parse_failures: int = 3
   # full: descriptions and format rules for a general LLM; compact: labels
@@ -169,11 +170,30 @@ class ToolsConfig:
     "wikipedia_search",
   )
   call_timeout_s: float = 120.0
-  # Characters of a result kept for the prompts; the middle is cut.
+  # Characters and tokens of a result kept for the prompts; the middle is cut.
   max_output_chars: int = 20000
-  # A saved bm25s index; "" = the one worldfacts builds.
+  max_output_tokens: int = 4096
+  # Where wikipedia_search looks: a saved index, or the API of a wiki.
+  wikipedia_source: str = "index"  # index | api
+  wikipedia_api_url: str = "https://en.wikipedia.org/w/api.php"
+  # What launch/build_index.py wrote; "" = the index worldfacts builds.
   search_index_dir: str = ""
   search_top_k: int = 3
+  # An OpenAI-compatible embedding API, which then ranks passages and searches
+  # dense indexes; "" = BM25.
+  embedding_url: str = ""
+  embedding_model: str = ""
+  # Who answers google_search, and where ("" = Google's own address).
+  # programmable_search | gemini | searxng | retrieve
+  google_backend: str = "programmable_search"
+  google_url: str = ""
+  google_model: str = "gemini-2.5-flash"
+  # HOST:PORT pairs web_search may reach though they are not public.
+  web_allowed_hosts: tuple[str, ...] = ()
+  # Modules to import that define tools of your own (docs/tools.md).
+  user_modules: tuple[str, ...] = ()
+  # MCP servers whose tools are added: NAME=COMMAND or NAME=URL.
+  mcp_servers: tuple[str, ...] = ()
   # Where model code runs. monty: a subset of Python, no OS behind it;
   # bubblewrap: all of CPython in a jail, with numpy and sympy if installed.
   python_sandbox: str = "monty"  # monty | bubblewrap
@@ -209,20 +229,23 @@ class RolloutConfig:
   max_concurrent_episodes: int = 256
   # The iteration's wall-clock limit; unfinished episodes are masked.
   timeout_s: float = 3600.0
+  # With fewer members left by failures than this, a group is masked whole.
+  min_group: int = 2
   # Record every n-th iteration's trajectories as JSONL.
   record_every: int = 1
+  # record: write down every engine and tool answer; replay: use them instead
+  # of engines and tools, for the same tokens without network or keys.
+  replay: str = "off"  # off | record | replay
+  replay_dir: str = ""
 
 
 @dataclasses.dataclass
-class LearnerConfig:
-  """Flow-GRPO and its optimizer (design section 5).
+class LearnerConfig(learner_presets.Preset):
+  """Flow-GRPO and its optimizer (design section 5)."""
 
-  Assigning `preset` sets the fields of the loss to that recipe
-  (core/learner_presets.py); what is assigned afterwards wins.
-  """
-
-  # flow_grpo | agentflow_code | grpo | dr_grpo | dapo | gspo | reinforce |
-  # rloo. On the command line it is applied before all other keys.
+  # Sets the fields of the loss to a recipe of core/learner_presets.py, before
+  # any other key of the command line: flow_grpo | agentflow_code | grpo |
+  # dr_grpo | dapo | gspo | reinforce | rloo.
   preset: str = dataclasses.field(default="flow_grpo", init=False)
   lr: float = 1e-6
   schedule: str = "constant"  # constant | linear | cosine
@@ -248,9 +271,8 @@ class LearnerConfig:
   ratio: str = "token"  # token | sequence (GSPO)
   # Truncated importance sampling cap on the ratio weight; 0 = off.
   importance_cap: float = 0.0
-  # Score what was sampled once more with the learner before the first step of
-  # an iteration, and clip against that. importance_cap then bounds the weight
-  # that corrects for the sampler's own logprobs.
+  # Clip against logprobs that the learner computes before the first step;
+  # importance_cap then bounds the correction for the sampler's own.
   recompute_behavior: bool = False
   # What is taken off a reward: the group's mean, the mean of the other
   # members (RLOO), or nothing (REINFORCE; needs normalize_by_std=False).
@@ -270,16 +292,6 @@ class LearnerConfig:
   max_non_finite_steps: int = 5
   # Abort when mean |current - behavior logprob| exceeds this; 0 = never.
   max_drift: float = 0.0
-
-  def __setattr__(self, name: str, value: Any) -> None:
-    object.__setattr__(self, name, value)
-    # An unknown name changes nothing; validation reports it.
-    if name == "preset" and value in learner_presets.PRESETS:
-      chosen = learner_presets.PRESETS[value]
-      for field in learner_presets.FIELDS:
-        # A dataclass keeps its defaults as class attributes.
-        value = chosen.get(field, getattr(type(self), field))
-        object.__setattr__(self, field, value)
 
 
 @dataclasses.dataclass

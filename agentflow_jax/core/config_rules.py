@@ -6,26 +6,27 @@ is wrong by itself is no rule but a choice or a range, and lives there.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import providers
+from agentflow_jax.core import (
+  config_rule,
+  engine_rules,
+  providers,
+  task_specs,
+)
 
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-  """A relation between fields, and the words for when it is broken."""
-
-  fields: tuple[str, ...]
-  broken: Callable[[config_lib.Config], bool]
-  why: str
-  training: bool = False  # True: only a run that trains has to obey
+_SOURCES = (
+  'must be "worldfacts", "jsonl:PATH", "tfds:NAME" or '
+  '"mix:SPEC@WEIGHT@LIMIT,..."'
+)
 
 
 def _is_source(spec: str) -> bool:
-  return spec == "worldfacts" or (
-    spec.startswith("jsonl:") and len(spec) > len("jsonl:")
-  )
+  try:
+    task_specs.parse(spec)
+  except ValueError:
+    return False
+  return True
 
 
 def _scripted(config: config_lib.Config) -> bool:
@@ -34,94 +35,6 @@ def _scripted(config: config_lib.Config) -> bool:
 
 def _frozen(config: config_lib.Config) -> bool:
   return providers.FROZEN in config.engines.by_role().values()
-
-
-def _role_rules(role: str) -> tuple["Rule", ...]:
-  """What the options of one role may be, given its engine."""
-
-  def options(config: config_lib.Config) -> config_lib.EngineOptions:
-    return config.engines.options(role)
-
-  def remote(config: config_lib.Config) -> providers.RemoteModel | None:
-    return providers.remote_model(getattr(config.engines, role))
-
-  def changed(config: config_lib.Config, *names: str) -> bool:
-    default = config_lib.EngineOptions()
-    return any(
-      getattr(options(config), name) != getattr(default, name) for name in names
-    )
-
-  def refused(config: config_lib.Config) -> bool:
-    """A parameter was set that the provider's API does not take."""
-    model = remote(config)
-    return model is not None and any(
-      changed(config, name) and name not in model.provider.parameters
-      for name in ("temperature", "top_p")
-    )
-
-  def too_hot(config: config_lib.Config) -> bool:
-    model = remote(config)
-    if model is None or "temperature" not in model.provider.parameters:
-      return False
-    temperature = options(config).temperature
-    if temperature < 0:
-      temperature = config.engines.frozen_temperature
-    return temperature > model.provider.max_temperature
-
-  def fields(*names: str) -> tuple[str, ...]:
-    section = f"engines.{role}"
-    return (section, *(f"{section}_options.{name}" for name in names))
-
-  api = ("base_url", "structured", "input_price", "output_price")
-  sampling = ("temperature", "top_p", "max_tokens")
-  return (
-    Rule(
-      fields=fields(*api),
-      broken=lambda c: remote(c) is None and changed(c, *api),
-      why="these options are for a PROVIDER:MODEL",
-    ),
-    Rule(
-      fields=fields(*sampling),
-      broken=lambda c: (
-        getattr(c.engines, role) in (providers.TRAINABLE, providers.SCRIPTED)
-        and changed(c, *sampling)
-      ),
-      why="the policy is sampled by the sampler section, rules not at all",
-    ),
-    Rule(
-      fields=fields("base_url"),
-      broken=lambda c: (
-        bool(options(c).base_url)
-        and not options(c).base_url.startswith(("http://", "https://"))
-      ),
-      why="an address starts with http:// or https://",
-    ),
-    Rule(
-      fields=fields("temperature"),
-      broken=lambda c: -1 < options(c).temperature < 0,
-      why="-1 is engines.frozen_temperature; otherwise it is at least 0",
-    ),
-    Rule(
-      fields=fields("temperature", "top_p"),
-      broken=refused,
-      why="this provider does not let it be set (core/providers.py)",
-    ),
-    Rule(
-      fields=(*fields("temperature"), "engines.frozen_temperature"),
-      broken=too_hot,
-      why="this provider does not sample so hot (core/providers.py)",
-    ),
-    Rule(
-      fields=(*fields("max_tokens"), "sampler.max_completion_tokens"),
-      broken=lambda c: (
-        getattr(c.engines, role) == providers.FROZEN
-        and options(c).max_tokens > c.sampler.max_completion_tokens
-      ),
-      why=(
-        "frozen modules are answered by the same sampler, which stops earlier"
-      ),
-    ),
-  )
 
 
 def _trajectories(config: config_lib.Config) -> int:
@@ -135,13 +48,13 @@ def optimizer_steps(config: config_lib.Config) -> int:
   return config.training.iterations * config.learner.epochs * per_epoch
 
 
-RULES: tuple[Rule, ...] = (
-  Rule(
+RULES: tuple[config_rule.Rule, ...] = (
+  config_rule.Rule(
     fields=("model.checkpoint", "model.preset"),
     broken=lambda c: not c.model.checkpoint and not c.model.preset,
     why="name a checkpoint to start from or a preset to start at random",
   ),
-  Rule(
+  config_rule.Rule(
     fields=("mesh.data", "mesh.fsdp", "mesh.tensor"),
     broken=lambda c: (
       sum(n == -1 for n in dataclasses.astuple(c.mesh)) > 1
@@ -149,17 +62,17 @@ RULES: tuple[Rule, ...] = (
     ),
     why="sizes are at least 1, and at most one axis may be -1 (what is left)",
   ),
-  Rule(
+  config_rule.Rule(
     fields=("tasks.train",),
     broken=lambda c: not _is_source(c.tasks.train),
-    why='must be "worldfacts" or "jsonl:PATH"',
+    why=_SOURCES,
   ),
-  Rule(
+  config_rule.Rule(
     fields=("tasks.evaluation",),
     broken=lambda c: not _is_source(c.tasks.evaluation),
-    why='must be "worldfacts" or "jsonl:PATH"',
+    why=_SOURCES,
   ),
-  Rule(
+  config_rule.Rule(
     fields=("agent.outputs",),
     broken=lambda c: (
       not c.agent.outputs
@@ -168,41 +81,41 @@ RULES: tuple[Rule, ...] = (
     ),
     why="name at least one of base, final, direct, each once",
   ),
-  Rule(
+  config_rule.Rule(
     fields=("agent.prompt_style", "agent.plan_format"),
     broken=lambda c: (
       c.agent.prompt_style == "compact" and c.agent.plan_format == "json"
     ),
     why="compact prompts explain no format, so only labelled plans can come",
   ),
-  Rule(
+  config_rule.Rule(
     fields=("agent.memory_tokens", "sampler.max_prompt_tokens"),
     broken=lambda c: c.agent.memory_tokens >= c.sampler.max_prompt_tokens,
     why="the memory must leave room for the rest of the prompt",
   ),
-  Rule(
+  config_rule.Rule(
     fields=("agent.max_episode_tokens", "sampler.max_completion_tokens"),
     broken=lambda c: (
       c.agent.max_episode_tokens < c.sampler.max_completion_tokens
     ),
     why="an episode must have tokens for at least one completion",
   ),
-  Rule(
+  config_rule.Rule(
     fields=("engines.frozen_max_tokens", "sampler.max_completion_tokens"),
     broken=lambda c: (
       _frozen(c)
       and c.engines.frozen_max_tokens > c.sampler.max_completion_tokens
     ),
-    why="frozen modules are answered by the same sampler, which stops earlier",
+    why=engine_rules.SAME_SAMPLER,
   ),
-  Rule(
+  config_rule.Rule(
     fields=("sampler.prefill_chunk_tokens", "sampler.max_prompt_tokens"),
     broken=lambda c: (
       c.sampler.prefill_chunk_tokens > c.sampler.max_prompt_tokens
     ),
     why="a prefill chunk can not be longer than the longest prompt",
   ),
-  Rule(
+  config_rule.Rule(
     fields=(
       "engines.planner",
       "engines.executor",
@@ -218,23 +131,40 @@ RULES: tuple[Rule, ...] = (
     ),
     why="scripted:worldfacts only understands worldfacts questions",
   ),
-  Rule(
+  config_rule.Rule(
     fields=("tools.enabled",),
     broken=lambda c: (
       not c.tools.enabled or len(set(c.tools.enabled)) < len(c.tools.enabled)
     ),
     why="name at least one tool, each once",
   ),
-  Rule(
+  config_rule.Rule(
     fields=("tools.enabled", "tools.search_index_dir", "tasks.train"),
     broken=lambda c: (
       "wikipedia_search" in c.tools.enabled
+      and c.tools.wikipedia_source == "index"
       and not c.tools.search_index_dir
       and c.tasks.train != "worldfacts"
     ),
     why="wikipedia_search needs a search_index_dir for other tasks",
   ),
-  Rule(
+  config_rule.Rule(
+    fields=("tools.embedding_url", "tools.embedding_model"),
+    broken=lambda c: (
+      bool(c.tools.embedding_url) != bool(c.tools.embedding_model)
+    ),
+    why="an embedding endpoint needs both its address and a model's name",
+  ),
+  config_rule.Rule(
+    fields=("tools.enabled", "tools.google_backend", "tools.google_url"),
+    broken=lambda c: (
+      "google_search" in c.tools.enabled
+      and c.tools.google_backend in ("searxng", "retrieve")
+      and not c.tools.google_url
+    ),
+    why="say where the service is",
+  ),
+  config_rule.Rule(
     fields=("tools.python_timeout_s", "tools.call_timeout_s"),
     broken=lambda c: c.tools.python_timeout_s >= c.tools.call_timeout_s,
     why=(
@@ -242,43 +172,48 @@ RULES: tuple[Rule, ...] = (
       "(which masks the trajectory)"
     ),
   ),
-  Rule(
+  config_rule.Rule(
+    fields=("rollout.replay", "rollout.replay_dir"),
+    broken=lambda c: (c.rollout.replay == "off") == bool(c.rollout.replay_dir),
+    why="record and replay need a directory, and only they use one",
+  ),
+  config_rule.Rule(
     fields=("learner.dual_clip",),
     broken=lambda c: 0 < c.learner.dual_clip <= 1,
     why="0 is off; otherwise it must be greater than 1",
   ),
-  Rule(
+  config_rule.Rule(
     fields=("learner.importance_cap",),
     broken=lambda c: 0 < c.learner.importance_cap < 1,
     why="0 is off; otherwise it must be at least 1",
   ),
-  Rule(
+  config_rule.Rule(
     fields=("learner.baseline", "learner.normalize_by_std"),
     broken=lambda c: (
       c.learner.baseline == "none" and c.learner.normalize_by_std
     ),
     why="without a baseline there is no spread to divide by; set it to false",
   ),
-  Rule(
+  config_rule.Rule(
     fields=("learner.baseline", "learner.refill_rounds"),
     broken=lambda c: (
       c.learner.baseline == "none" and c.learner.refill_rounds > 0
     ),
     why="without a baseline groups of equal rewards are trained, not refilled",
   ),
-  Rule(
+  config_rule.Rule(
     fields=("engines.planner",),
     broken=lambda c: c.engines.planner != "trainable",
     why="only a trainable planner can be trained",
     training=True,
   ),
-  Rule(
+  config_rule.Rule(
     fields=("sampler.temperature",),
     broken=lambda c: c.sampler.temperature == 0,
     why="greedy members of a group are all equal, so nothing can be learnt",
     training=True,
   ),
-  Rule(
+  config_rule.Rule(
     fields=("sampler.top_k", "sampler.top_p", "sampler.min_p"),
     broken=lambda c: (
       (c.sampler.top_k, c.sampler.top_p, c.sampler.min_p) != (0, 1, 0)
@@ -288,13 +223,19 @@ RULES: tuple[Rule, ...] = (
     ),
     training=True,
   ),
-  Rule(
+  config_rule.Rule(
     fields=("rollout.group_size", "learner.baseline"),
     broken=lambda c: c.rollout.group_size < 2 and c.learner.baseline != "none",
     why="a group of one has no spread, so nothing can be learnt",
     training=True,
   ),
-  Rule(
+  config_rule.Rule(
+    fields=("rollout.min_group", "rollout.group_size"),
+    broken=lambda c: c.rollout.min_group > c.rollout.group_size,
+    why="a group can not have more members left than it has",
+    training=True,
+  ),
+  config_rule.Rule(
     fields=(
       "learner.mini_batch_trajectories",
       "rollout.tasks",
@@ -307,7 +248,7 @@ RULES: tuple[Rule, ...] = (
     why="the mini-batch must divide tasks * group_size",
     training=True,
   ),
-  Rule(
+  config_rule.Rule(
     fields=(
       "learner.row_tokens",
       "sampler.max_prompt_tokens",
@@ -320,7 +261,7 @@ RULES: tuple[Rule, ...] = (
     why="a row must hold the longest prompt and its completion",
     training=True,
   ),
-  Rule(
+  config_rule.Rule(
     fields=("learner.warmup_steps", "learner.schedule", "training.iterations"),
     broken=lambda c: (
       c.learner.schedule != "constant"
@@ -329,19 +270,19 @@ RULES: tuple[Rule, ...] = (
     why="the warm-up is not shorter than the whole schedule",
     training=True,
   ),
-  Rule(
+  config_rule.Rule(
     fields=("warm_start.enabled", "model.checkpoint"),
     broken=lambda c: c.warm_start.enabled and bool(c.model.checkpoint),
     why="the warm start begins from random weights, not from a checkpoint",
     training=True,
   ),
-  Rule(
+  config_rule.Rule(
     fields=("warm_start.enabled", "tasks.train"),
     broken=lambda c: c.warm_start.enabled and c.tasks.train != "worldfacts",
     why="the warm start is written for worldfacts",
     training=True,
   ),
-  Rule(
+  config_rule.Rule(
     fields=("warm_start.enabled", "agent.prompt_style", "agent.plan_format"),
     broken=lambda c: (
       c.warm_start.enabled
@@ -350,5 +291,9 @@ RULES: tuple[Rule, ...] = (
     why="the warm start teaches labelled plans for compact prompts",
     training=True,
   ),
-  *(rule for role in config_lib.ENGINE_ROLES for rule in _role_rules(role)),
+  *(
+    rule
+    for role in config_lib.ENGINE_ROLES
+    for rule in engine_rules.of_role(role)
+  ),
 )

@@ -3,7 +3,7 @@
 A preset is a complete choice of the loss: every field in `FIELDS` gets its
 value from the recipe or else the default, and no other field is touched
 (learning rate, batch sizes and lengths belong to a model, not to a recipe).
-`LearnerConfig.preset` applies one; this module only holds the table.
+Assigning `LearnerConfig.preset` applies one, later assignments win.
 
 What a recipe defines for one answer, we do per trained completion. Parts that
 are no loss are left out: DAPO's overlong reward shaping and token-level
@@ -90,3 +90,17 @@ PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
     },
   }
 )
+
+
+class Preset:
+  """A dataclass whose field `preset` sets its other fields when assigned."""
+
+  def __setattr__(self, name: str, value: Any) -> None:
+    object.__setattr__(self, name, value)
+    # An unknown name changes nothing; validation reports it.
+    if name == "preset" and value in PRESETS:
+      chosen = PRESETS[value]
+      for field in FIELDS:
+        # A dataclass keeps its defaults as class attributes.
+        value = chosen.get(field, getattr(type(self), field))
+        object.__setattr__(self, field, value)

@@ -120,6 +120,7 @@ class Trajectory:
   failure: str = ""  # what failed, for TIMEOUT and INFRA_ERROR
   duration_s: float = 0.0
   final_calls: tuple[ModuleCall, ...] = ()  # analysis and generator calls
+  flags: tuple[str, ...] = ()  # of rollout/leak_audit.py
 
   @property
   def masked(self) -> bool:

@@ -18,14 +18,23 @@ _VERSION = 1
 class CachedEngine:
   """Implements core `Engine` around a RemoteEngine.
 
+  Args:
+    engine: whose requests are the keys.
+    store: where answers are kept.
+    ask: who is asked what is not stored, if not `engine` itself.
+
   Example: `CachedEngine(engine, AnswerStore("cache/answers.sqlite"))`.
   """
 
   def __init__(
-    self, engine: remote.RemoteEngine, store: answer_store.AnswerStore
+    self,
+    engine: remote.RemoteEngine,
+    store: answer_store.AnswerStore,
+    ask: engine_lib.Engine | None = None,
   ):
     self._engine = engine
     self._store = store
+    self._ask = ask or engine
     self._hits = 0.0
 
   def metrics(self, reset: bool = False) -> dict[str, float]:
@@ -50,7 +59,7 @@ class CachedEngine:
         text=found["text"],
         finish_reason=engine_lib.FinishReason(found["finish_reason"]),
       )
-    completion = await self._engine.generate(messages, sampling, context)
+    completion = await self._ask.generate(messages, sampling, context)
     self._store.put(
       key,
       {

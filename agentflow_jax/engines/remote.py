@@ -82,7 +82,7 @@ class RemoteEngine:
     self._structured = structured_outputs and model.provider.structured
     self._stream = stream
     self._prices = (input_price / 1e6, output_price / 1e6)
-    self._counts = dict.fromkeys(_COUNTERS, 0.0)
+    self._counts: dict[str, float] = dict.fromkeys(_COUNTERS, 0.0)
     self._answered = False
     key = _key(model)
     self._hide = redaction.Redactor([key])

@@ -22,6 +22,7 @@ from absl import logging
 from agentflow_jax.core import errors, protocols
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
+from agentflow_jax.rollout import leak_audit
 
 Task = task_lib.Task
 Trajectory = trajectory_lib.Trajectory
@@ -39,6 +40,7 @@ async def run_groups(
   group_size: int,
   max_concurrent_episodes: int,
   timeout_s: float,
+  min_group: int = 1,
   on_trajectory: Callable[[Trajectory], None] | None = None,
 ) -> list[trajectory_lib.TrajectoryGroup]:
   """Runs and scores `group_size` episodes of every task.
@@ -55,7 +57,9 @@ async def run_groups(
     group_size: members per task, at least 1.
     max_concurrent_episodes: episodes that run at the same time.
     timeout_s: seconds from this call until what is left is cancelled.
-    on_trajectory: told of each trajectory as soon as it is final.
+    min_group: with fewer members left by failures, a group is masked whole: a
+      few lucky survivors say little about the task.
+    on_trajectory: told of each trajectory as soon as it has its reward.
 
   Raises:
     ValueError: a size below 1, or a trajectory of another task or member.
@@ -85,12 +89,38 @@ async def run_groups(
     if episode.cancelled():
       rollout.give_up((index, member), tasks[index], timeout_s)
   return [
-    trajectory_lib.TrajectoryGroup(
-      task=task,
-      trajectories=tuple(rollout.final[index, member] for member in members),
+    _viable(
+      trajectory_lib.TrajectoryGroup(
+        task=task,
+        trajectories=tuple(rollout.final[index, member] for member in members),
+      ),
+      min_group,
     )
     for index, task in enumerate(tasks)
   ]
+
+
+def _viable(
+  group: trajectory_lib.TrajectoryGroup, min_group: int
+) -> trajectory_lib.TrajectoryGroup:
+  """The group as it is, or all of it masked."""
+  left = len(group.valid)
+  if left >= min_group or not left:
+    return group
+  failure = (
+    f"only {left} of {len(group.trajectories)} members are left, a group "
+    f"needs {min_group}"
+  )
+  logging.warning("%s masked: %s", group.task.id, failure)
+  return dataclasses.replace(
+    group,
+    trajectories=tuple(
+      trajectory
+      if trajectory.masked
+      else trajectory.replace_reward(None, failure)
+      for trajectory in group.trajectories
+    ),
+  )
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -147,6 +177,8 @@ class _Rollout:
     )
 
   def _finish(self, slot: tuple[int, int], trajectory: Trajectory) -> None:
+    if flags := leak_audit.audit(trajectory):
+      trajectory = dataclasses.replace(trajectory, flags=flags)
     self.final[slot] = trajectory
     self.on_trajectory(trajectory)
 

@@ -16,7 +16,7 @@ from typing import Any
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
 from agentflow_jax.core import tool as tool_lib
-from agentflow_jax.tools import asking
+from agentflow_jax.tools import asking, monty_sandbox
 from agentflow_jax.tools import sandbox as sandbox_lib
 from agentflow_jax.tools import text as text_lib
 
@@ -26,7 +26,10 @@ _OPENING = re.compile(
 _CLOSING = re.compile(r"^[ \t]*```", re.MULTILINE)
 
 
-def instructions(sandbox: sandbox_lib.Sandbox) -> str:
+_Kind = sandbox_lib.Sandbox | type[sandbox_lib.Sandbox]
+
+
+def instructions(sandbox: _Kind) -> str:
   """What the engine is told before the query."""
   style = f" {sandbox.style}" if sandbox.style else ""
   return (
@@ -36,7 +39,7 @@ def instructions(sandbox: sandbox_lib.Sandbox) -> str:
   )
 
 
-def spec(sandbox: sandbox_lib.Sandbox) -> tool_lib.ToolSpec:
+def spec(sandbox: _Kind) -> tool_lib.ToolSpec:
   """The tool as the prompts show it, over one kind of sandbox."""
   missing = f"; {sandbox.missing}" if sandbox.missing else ""
   return dataclasses.replace(
@@ -81,6 +84,8 @@ _SPEC = tool_lib.ToolSpec(
     "Ask for one computation at a time and say what to print.",
   ),
 )
+# Over the default sandbox.
+SPEC = spec(monty_sandbox.MontySandbox)
 
 
 class PythonCoder:

@@ -1,24 +1,37 @@
 """The tools by their config names, and the set of them a run uses.
 
-A new tool is a module with a class like the ones here, and one row in
-`BUILDERS`. `build` turns `config.tools` into a `Toolbox`.
+A new tool is a module with a class like the ones here, and one row in `ROWS`.
+`build` turns `config.tools` into a `Toolbox`; names that are no row are looked
+up among the user's own tools (tools/user_tools.py), and the tools of MCP
+servers come after the enabled ones.
 """
 
 import asyncio
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
 
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
-from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.tools import (
   base_generator,
   bubblewrap_sandbox,
+  embeddings,
+  fetching,
+  google_search,
+  hosted,
+  mcp_tools,
+  mediawiki,
+  metered,
   monty_sandbox,
+  passages,
   python_coder,
   sandbox,
+  search_index,
+  search_services,
+  url_guard,
+  user_tools,
+  web_search,
   wikipedia_search,
 )
 
@@ -26,23 +39,8 @@ _SANDBOXES: Mapping[str, Callable[[sandbox.Limits], sandbox.Sandbox]] = {
   "monty": monty_sandbox.MontySandbox,
   "bubblewrap": bubblewrap_sandbox.BubblewrapSandbox,
 }
-
-
-class HostedTool(tool_lib.Tool, Protocol):
-  """A tool with something behind it that can be missing and must be ended."""
-
-  async def check(self) -> None:
-    """Uses the tool for real, in a small way.
-
-    Raises:
-      UserError: something is missing that the user can put in place.
-      InfrastructureError: something does not work now.
-    """
-    ...
-
-  async def aclose(self) -> None:
-    """Ends processes and connections. Idempotent."""
-    ...
+_INDEX_CACHE_S = float("inf")  # a saved index does not change
+_WEB_CACHE_S = 3600.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +56,13 @@ class Resources:
   search_index_dir: str
 
 
-class Toolbox(Mapping[str, HostedTool]):
+class Toolbox(Mapping[str, hosted.HostedTool]):
   """The tools of a run by their spec names, in the order of the config."""
 
-  def __init__(self, tools: Mapping[str, HostedTool]):
+  def __init__(self, tools: Mapping[str, metered.MeteredTool]):
     self._tools = dict(tools)
 
-  def __getitem__(self, name: str) -> HostedTool:
+  def __getitem__(self, name: str) -> metered.MeteredTool:
     return self._tools[name]
 
   def __iter__(self) -> Iterator[str]:
@@ -72,6 +70,14 @@ class Toolbox(Mapping[str, HostedTool]):
 
   def __len__(self) -> int:
     return len(self._tools)
+
+  def metrics(self, reset: bool = False) -> dict[str, float]:
+    """`tool/NAME/calls` and so on, of all tools."""
+    return {
+      f"tool/{name}/{key}": value
+      for name, tool in self._tools.items()
+      for key, value in tool.metrics(reset).items()
+    }
 
   async def check(self) -> None:
     """Checks the tools one after the other; the first failure is raised."""
@@ -85,14 +91,14 @@ class Toolbox(Mapping[str, HostedTool]):
 
 def _base_generator(
   config: config_lib.ToolsConfig, resources: Resources
-) -> HostedTool:
+) -> hosted.HostedTool:
   del config
   return base_generator.BaseGenerator(resources.engine, resources.sampling)
 
 
 def _python_coder(
   config: config_lib.ToolsConfig, resources: Resources
-) -> HostedTool:
+) -> hosted.HostedTool:
   return python_coder.PythonCoder(
     resources.engine,
     resources.sampling,
@@ -107,19 +113,68 @@ def _python_coder(
 
 def _wikipedia_search(
   config: config_lib.ToolsConfig, resources: Resources
-) -> HostedTool:
-  return wikipedia_search.WikipediaSearch(
-    config.search_index_dir or resources.search_index_dir,
-    top_k=config.search_top_k,
+) -> hosted.HostedTool:
+  if config.wikipedia_source == "api":
+    index = mediawiki.MediaWikiSearch(config.wikipedia_api_url, _ranker(config))
+  else:
+    index = search_index.open_index(
+      config.search_index_dir or resources.search_index_dir, _embedder(config)
+    )
+  return wikipedia_search.WikipediaSearch(index, top_k=config.search_top_k)
+
+
+def _google_search(
+  config: config_lib.ToolsConfig, resources: Resources
+) -> hosted.HostedTool:
+  del resources
+  service = search_services.SERVICES[config.google_backend](
+    config.google_url, config.google_model
+  )
+  return google_search.GoogleSearch(service, top_k=config.search_top_k)
+
+
+def _web_search(
+  config: config_lib.ToolsConfig, resources: Resources
+) -> hosted.HostedTool:
+  return web_search.WebSearch(
+    resources.engine,
+    resources.sampling,
+    fetching.Fetcher(url_guard.Guard(config.web_allowed_hosts)),
+    _ranker(config),
   )
 
 
-BUILDERS: Mapping[
-  str, Callable[[config_lib.ToolsConfig, Resources], HostedTool]
-] = {
-  "base_generator": _base_generator,
-  "python_coder": _python_coder,
-  "wikipedia_search": _wikipedia_search,
+def _embedder(config: config_lib.ToolsConfig) -> embeddings.Embedder | None:
+  if not config.embedding_url:
+    return None
+  return embeddings.Embedder(config.embedding_url, config.embedding_model)
+
+
+def _ranker(config: config_lib.ToolsConfig) -> passages.Ranker:
+  embedder = _embedder(config)
+  return (
+    passages.DenseRanker(embedder) if embedder else passages.LexicalRanker()
+  )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+  """How a tool is built, and for how long its answers may be given again.
+
+  Only tools whose answer depends on nothing but the arguments have a cache;
+  one that asks an engine draws a new answer for every call.
+  """
+
+  build: Callable[[config_lib.ToolsConfig, Resources], hosted.HostedTool]
+  cache_s: float = 0.0
+
+
+ROWS: Mapping[str, Row] = {
+  "base_generator": Row(build=_base_generator),
+  "google_search": Row(build=_google_search, cache_s=_WEB_CACHE_S),
+  "python_coder": Row(build=_python_coder),
+  "web_search": Row(build=_web_search),
+  "wikipedia_search": Row(build=_wikipedia_search, cache_s=_INDEX_CACHE_S),
 }
 
 
@@ -128,16 +183,31 @@ def build(config: config_lib.ToolsConfig, resources: Resources) -> Toolbox:
 
   Raises:
     ConfigError: a name is unknown or occurs twice.
-    UserError: something a tool needs is missing (index, sandbox).
+    UserError: something a tool needs is missing (index, sandbox, key, server).
   """
-  names = list(config.enabled)
+  user_tools.load(config.user_modules)
+  tools = [_build_one(name, config, resources) for name in config.enabled]
+  for entry in config.mcp_servers:
+    tools += [metered.MeteredTool(tool) for tool in mcp_tools.connect(entry)]
+  names = [tool.spec.name for tool in tools]
   for name in names:
-    if name not in BUILDERS:
-      raise errors.ConfigError(
-        f"tools.enabled: there is no tool {name!r}; "
-        f"known are {', '.join(sorted(BUILDERS))}"
-      )
     if names.count(name) > 1:
-      raise errors.ConfigError(f"tools.enabled names {name!r} twice")
-  tools = [BUILDERS[name](config, resources) for name in names]
-  return Toolbox({tool.spec.name: tool for tool in tools})
+      raise errors.ConfigError(
+        f"tools.enabled and tools.mcp_servers give {name!r} twice"
+      )
+  return Toolbox(dict(zip(names, tools, strict=True)))
+
+
+def _build_one(
+  name: str, config: config_lib.ToolsConfig, resources: Resources
+) -> metered.MeteredTool:
+  row = ROWS.get(name)
+  if row is not None:
+    return metered.MeteredTool(row.build(config, resources), row.cache_s)
+  tool = user_tools.build(name)
+  if tool is None:
+    known = ", ".join(sorted({*ROWS, *user_tools.names()}))
+    raise errors.ConfigError(
+      f"tools.enabled: there is no tool {name!r}; known are {known}"
+    )
+  return metered.MeteredTool(tool)

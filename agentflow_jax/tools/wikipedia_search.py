@@ -1,13 +1,9 @@
-"""Wikipedia_Search_Tool: passages from a local BM25 index.
+"""Wikipedia_Search_Tool: passages from a saved index or a wiki's API.
 
-Flow: query -> cache, or the index -> one line `Title: text` per passage, best
-first. It searches a saved index only; nothing is fetched and no engine asked.
+Flow: query -> the index (tools/search_index.py) or the API (tools/mediawiki.py)
+-> one line `Title: text` per passage, best first. No engine is asked.
 """
 
-import asyncio
-import collections
-import dataclasses
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,14 +11,8 @@ from typing import Any
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
 from agentflow_jax.core import tool as tool_lib
-from agentflow_jax.tools import bm25_index
+from agentflow_jax.tools import bm25_index, search_index
 from agentflow_jax.tools import text as text_lib
-
-# The members of a group ask much the same things.
-_CACHED_QUERIES = 4096
-# Below this a search is faster than handing it to a thread; above it, it would
-# keep the event loop from every other episode.
-_INLINE_PASSAGES = 5000
 
 SPEC = tool_lib.ToolSpec(
   name="Wikipedia_Search_Tool",
@@ -63,26 +53,18 @@ class WikipediaSearch:
   `ToolResult(output="Laos: Laos is a country in Asia. ...")`.
   """
 
-  def __init__(self, index_dir: str | os.PathLike[str], *, top_k: int = 3):
-    """Opens the index.
-
-    Args:
-      index_dir: what `bm25_index.build` wrote.
-      top_k: passages per query, from 1.
+  def __init__(self, index: search_index.SearchIndex, *, top_k: int = 3):
+    """Searches `index`, `top_k` passages per query, from 1.
 
     Raises:
-      UserError: the index is missing or damaged.
       ConfigError: `top_k` is below 1.
     """
     if top_k < 1:
       raise errors.ConfigError(
         f"tools.search_top_k is {top_k}, it must be at least 1"
       )
-    self._index = bm25_index.Bm25Index.open(index_dir)
+    self._index = index
     self._top_k = top_k
-    self._cache: collections.OrderedDict[str, tool_lib.ToolResult] = (
-      collections.OrderedDict()
-    )
 
   @property
   def spec(self) -> tool_lib.ToolSpec:
@@ -91,57 +73,32 @@ class WikipediaSearch:
   async def execute(
     self, arguments: Mapping[str, Any], context: engine_lib.CallContext
   ) -> tool_lib.ToolResult:
-    """Searches; a query that shares no word with any passage is NO_RESULT.
+    """Searches; if no passage matches, it is NO_RESULT.
 
     Raises:
-      ToolHostError: the index can no longer be read.
+      ToolHostError: the index can no longer be read, or the API failed.
     """
-    del context  # a search draws nothing at random
     started_s = time.perf_counter()
     query = text_lib.query_of(arguments)
     if isinstance(query, tool_lib.ToolResult):
       return query
-    result = self._cache.get(query)
-    if result is None:
-      if len(self._index) <= _INLINE_PASSAGES:
-        result = self._search(query)
-      else:
-        result = await asyncio.to_thread(self._search, query)
-      self._cache[query] = result
-      if len(self._cache) > _CACHED_QUERIES:
-        self._cache.popitem(last=False)
-    else:
-      self._cache.move_to_end(query)
-    return dataclasses.replace(
-      result, duration_s=time.perf_counter() - started_s
-    )
-
-  def _search(self, query: str) -> tool_lib.ToolResult:
-    try:
-      hits = self._index.search(query, self._top_k)
-    except (OSError, ValueError, LookupError) as error:
-      raise errors.ToolHostError(
-        f"the search index can not be read any more: {error}"
-      ) from error
+    hits = await self._index.search(query, self._top_k, context.deadline)
     if not hits:
       return tool_lib.ToolResult(
         output="no passage matches", error=tool_lib.ToolErrorKind.NO_RESULT
       )
-    return tool_lib.ToolResult(output="\n".join(_line(hit) for hit in hits))
+    return tool_lib.ToolResult(
+      output="\n".join(_line(hit) for hit in hits),
+      duration_s=time.perf_counter() - started_s,
+    )
 
   async def check(self) -> None:
-    """Finds a passage of the index by its own words.
+    """Searches once.
 
     Raises:
-      ToolHostError: the index does not find it.
+      ToolHostError: the index does not find its passages, or the API failed.
     """
-    texts = (
-      f"{passage.title} {passage.text}"
-      for passage in map(self._index.passage, range(len(self._index)))
-    )
-    text = next(text for text in texts if bm25_index.words(text))
-    if not self._search(text).ok:
-      raise errors.ToolHostError("the search index does not find its passages")
+    await self._index.check()
 
   async def aclose(self) -> None:
     """Nothing to release: the index is mapped memory."""

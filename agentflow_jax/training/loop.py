@@ -28,7 +28,7 @@ from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.evaluation import scores
 from agentflow_jax.learner import learner as learner_lib
 from agentflow_jax.learner import train_state
-from agentflow_jax.rollout import group_rollout, recorder
+from agentflow_jax.rollout import group_rollout, leak_audit, recorder
 from agentflow_jax.training import (
   checkpointing,
   metrics_writer,
@@ -345,8 +345,9 @@ def _record(
 
 def rollout_metrics(rollout: rollouts.Rollout) -> dict[str, float]:
   """What the trajectories of one iteration show."""
+  trajectories = rollout.trajectories
   summary = scores.summarise(
-    rollout.trajectories,
+    trajectories,
     members=len(rollout.groups[0].trajectories),
     resamples=0,
   )
@@ -370,7 +371,13 @@ def rollout_metrics(rollout: rollouts.Rollout) -> dict[str, float]:
       "completion_tokens": summary["completion_tokens"],
       "planner_tokens": float(planner_tokens),
       "refilled_groups": float(rollout.refilled),
+      "lost_groups": float(sum(not group.valid for group in rollout.groups)),
     }
+    | {
+      f"flagged/{flag}": float(sum(flag in t.flags for t in trajectories))
+      for flag in leak_audit.FLAGS
+    }
+    | rollout.host_metrics
     | {
       f"reward/{name}": sum(values) / len(values)
       for name, values in sorted(rewards.items())

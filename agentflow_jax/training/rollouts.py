@@ -9,7 +9,7 @@ The only state is the position, an integer that the checkpoint saves.
 """
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import protocols
@@ -31,6 +31,8 @@ class Rollout:
   groups: tuple[trajectory_lib.TrajectoryGroup, ...]
   position: int
   refilled: int  # groups added for others without spread
+  # What engines and tools counted in this rollout.
+  host_metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   @property
   def trajectories(self) -> list[trajectory_lib.Trajectory]:
@@ -46,6 +48,8 @@ class RolloutRunner:
   run_one: RunTraining
   reward_fn: protocols.RewardFn
   config: config_lib.Config
+  # Counters since they were last asked for.
+  host_metrics: Callable[[], dict[str, float]] = dict
 
   async def run(self, iteration: int, position: int) -> Rollout:
     """Runs the groups of one iteration.
@@ -54,6 +58,7 @@ class RolloutRunner:
       iteration: part of every sampling key.
       position: the first task to draw.
     """
+    self.host_metrics()  # an evaluation's, if one came in between
     drawn, position = self._draw(position, self._tasks)
     groups = await self._run_groups(iteration, drawn)
     for _ in range(self.config.learner.refill_rounds):
@@ -67,6 +72,7 @@ class RolloutRunner:
       groups=tuple(groups),
       position=position,
       refilled=len(groups) - min(self._tasks, len(self.source)),
+      host_metrics=self.host_metrics(),
     )
 
   @property
@@ -102,6 +108,7 @@ class RolloutRunner:
       group_size=rollout.group_size,
       max_concurrent_episodes=rollout.max_concurrent_episodes,
       timeout_s=rollout.timeout_s,
+      min_group=rollout.min_group,
     )
 
 

@@ -229,3 +229,33 @@ def test_episodes_side_by_side_do_not_mix(world, make_command):
       [call.messages for call in turn.module_calls] for turn in alone.turns
     ]
     assert trajectory.turns[0].results[0].output == f"m{member}"
+
+
+@pytest.mark.parametrize("stage", ["planner", "tool"])
+def test_a_turn_has_its_own_deadline(world, stage):
+  if stage == "tool":
+    tool = fake_tools.HangingTool("Echo_Tool")
+    world.tools = [tool]
+    failure = "turn 1, tool"
+  else:
+    failure = "turn 1, planner"
+
+    async def hang(*unused):
+      await asyncio.Event().wait()
+
+    world.policy.generate = hang
+  world.set(turn_timeout_s=0.1, episode_timeout_s=3000.0)
+  trajectory = world.run()
+  assert trajectory.stop_reason == trajectory_lib.StopReason.TIMEOUT
+  assert trajectory.failure.startswith(failure)
+  assert trajectory.duration_s < 5
+
+
+def test_the_limit_is_each_turns_and_never_beyond_the_episodes(world):
+  world.set(turn_timeout_s=50.0, episode_timeout_s=60.0, max_turns=3)
+  world.run(deadline=deadline_lib.Deadline.after(3000))
+  first, second, third = (c.deadline for c in world.contexts("planner"))
+  assert first < second < third
+  whole = world.contexts("generator")[0].deadline
+  assert third < whole < deadline_lib.Deadline.after(60)
+  assert world.contexts("verifier")[1].deadline == second

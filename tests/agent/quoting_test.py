@@ -135,3 +135,84 @@ def test_scrub_is_encodable_and_leaves_sound_text(text):
 
 def test_scrub_replaces_surrogates():
   assert quoting.scrub("a\ud800é") == "a?é"
+
+
+CONTROL = [
+  "<|im_start|>",
+  "<|im_end|>",
+  "<|endoftext|>",
+  "<|start_header_id|>",
+  "<｜end▁of▁sentence｜>",
+  "</s>",
+  "<bos>",
+  "<start_of_turn>",
+  "<tool_response>",
+  "</tool_response>",
+  "<tool_call>",
+  "</think>",
+  "[INST]",
+  "[/INST]",
+  "[TOOL_RESULTS]",
+  "<<SYS>>",
+]
+
+
+@pytest.mark.parametrize("token", CONTROL)
+def test_control_tokens_become_text_that_can_be_read(token):
+  for text in (token, f"a{token}b", f"{token}{token}", token.upper()):
+    for guarded in (
+      quoting.defuse(text),
+      quoting.neutralise(text),
+      quoting.section("Result:", text),
+      quoting.one_line(text, 500),
+    ):
+      assert token.lower() not in guarded.lower()
+      assert token[1:-1].lower() in guarded.lower()
+    assert quoting.defuse(quoting.defuse(text)) == quoting.defuse(text)
+
+
+@pytest.mark.parametrize(
+  "text",
+  ["a < b | c > d", "x <| y", "[1]", "<p>", "<b>bold</b>", "f(x) |> g", "<>"],
+)
+def test_other_brackets_stay(text):
+  assert quoting.defuse(text) == text
+
+
+@_patient
+@hypothesis.given(st.lists(st.sampled_from([*CONTROL, "<", "|", ">", "a"])))
+def test_no_control_token_is_left_whatever_stands_around_it(pieces):
+  guarded = quoting.neutralise("".join(pieces))
+  for token in CONTROL:
+    assert token not in guarded
+
+
+@_patient
+@hypothesis.given(st.text(max_size=400), st.integers(0, 300))
+def test_cut_to_tokens_fits_and_keeps_both_ends(text, max_tokens):
+  def count(text):  # at most one per byte
+    return len(text.encode("utf-8", "replace")) * 2 // 3
+
+  short, cut = quoting.cut_to_tokens(text, max_tokens, count)
+  assert count(short) <= max_tokens
+  if not cut:
+    assert short == text
+  elif " [... " in short:
+    head, tail = short.split(" [... ")[0], short.split(" ...] ")[-1]
+    assert text.startswith(head) and text.endswith(tail)
+
+
+def test_cut_to_tokens_counts_rarely():
+  counted = []
+
+  def count(text):
+    counted.append(len(text))
+    return len(text.split())
+
+  text = "word " * 20_000
+  short, _ = quoting.cut_to_tokens(text, 500, count)
+  assert 400 < len(short.split()) <= 500
+  assert len(counted) <= 6
+  counted.clear()
+  assert quoting.cut_to_tokens("a b", 3, count) == ("a b", 0)
+  assert not counted

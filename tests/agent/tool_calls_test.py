@@ -20,6 +20,7 @@ def _run(command, tool, *, max_calls=8, deadline=deadline_lib.NEVER, **limits):
     "timeout_s": 30.0,
     "retries": 0,
     "max_output_chars": 1000,
+    "max_output_tokens": 1000,
     "first_delay_s": 0.0,
     **limits,
   }
@@ -32,9 +33,14 @@ def _run(command, tool, *, max_calls=8, deadline=deadline_lib.NEVER, **limits):
       tool,
       max_calls=max_calls,
       limits=tool_calls.ToolLimits(**limits),
+      count_tokens=_count_words,
       context=context,
     )
   )
+
+
+def _count_words(text):
+  return len(text.split())
 
 
 class _Fails(fake_tools.EchoTool):
@@ -185,3 +191,18 @@ def test_a_try_gets_the_sooner_deadline(make_command):
   assert tool.contexts[0].deadline < deadline
   _run(make_command("a"), tool, timeout_s=10_000.0, deadline=deadline)
   assert tool.contexts[1].deadline == deadline
+
+
+def test_output_is_cut_to_tokens_and_keeps_both_ends(make_command):
+  class Words(fake_tools.EchoTool):
+    async def answer(self, query):
+      return tool_lib.ToolResult(output=" ".join(f"w{i}" for i in range(200)))
+
+  outcome = _run(make_command("a"), Words(), max_output_tokens=50)
+  (result,) = outcome.results
+  assert _count_words(result.output) <= 50
+  assert result.output.startswith("w0 w1 w2 ")
+  assert result.output.endswith(" w198 w199")
+  assert f"[... {result.truncated_chars} characters cut ...]" in result.output
+  whole = _run(make_command("a"), Words(), max_output_tokens=1000)
+  assert whole.results[0].truncated_chars == 0

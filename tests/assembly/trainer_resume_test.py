@@ -59,7 +59,8 @@ _POINTS = {
   "checkpoint_written": {2},
   "checkpoint_whole": {3},
 }
-_IS_TIME = ("time_s", "tokens_per_s", "phase_s/", "duration_s")
+# Times, and how requests happened to meet in the sampler.
+_IS_TIME = ("time_s", "tokens_per_s", "phase_s/", "duration_s", "sampler/")
 
 
 class Program:
@@ -95,7 +96,7 @@ class Program:
   def run(self, *args, **kwargs) -> tuple[int, str, str]:
     """(exit status, stdout, stderr)."""
     process = self.start(*args, **kwargs)
-    out, err = process.communicate(timeout=900)
+    out, err = process.communicate(timeout=500)
     return process.returncode, out, err
 
   def finish(self, run_dir: pathlib.Path) -> str:

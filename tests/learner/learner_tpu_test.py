@@ -26,9 +26,7 @@ def test_a_long_row_compiles_with_kernels_and_offloaded_inputs():
   config = config_lib.LearnerConfig(
     kl_coefficient=0.1, row_tokens=tokens, micro_batch_rows=1
   )
-  mesh = sharding.make_mesh(
-    1, 2, 2, devices=tpu_topology.devices("v5p:2x2x1")
-  )
+  mesh = sharding.make_mesh(1, 2, 2, devices=tpu_topology.devices("v5p:2x2x1"))
   learner = learner_lib.Learner(
     arch, config, temperature=0.7, mesh=mesh, total_steps=1
   )

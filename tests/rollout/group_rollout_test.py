@@ -201,3 +201,20 @@ def test_rollout_imports_without_jax():
     "assert 'jax' not in sys.modules\n"
   )
   subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_group_with_too_few_members_left_is_masked_whole():
+  async def run_one(task, member):
+    if (task.id, member) in {("q0", 0), ("q0", 2), ("q0", 3), ("q1", 1)}:
+      raise errors.EngineError("gone")
+    return rollout_fakes.trajectory(task, member)
+
+  groups = rollout_fakes.rollout(run_one, tasks=2, min_group=3)
+  assert groups[0].valid == ()
+  survivor = groups[0].trajectories[1]
+  assert survivor.reward is None
+  assert survivor.masked
+  assert survivor.failure == "only 1 of 4 members are left, a group needs 3"
+  assert "gone" in groups[0].trajectories[0].failure
+  assert [t.member for t in groups[1].valid] == [0, 2, 3]
+  assert {t.reward for t in groups[1].valid} == {1.0}

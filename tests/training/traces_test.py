@@ -78,27 +78,33 @@ def test_every_epoch_has_every_trace_once_in_another_order(small_world):
   assert orders[0] != orders[1]
 
 
-def test_made_up_texts_hold_no_held_out_name(renamed):
-  held_out = names.NameFinder(
-    [entity.name for entity in split.members(split.HELD_OUT)]
-  )
-  for turns in renamed:
-    for prompt, plan in turns:
-      assert held_out.find(prompt) == []
-      assert held_out.find(plan) == []
-
-
-def test_held_out_names_do_occur_before_they_are_replaced(small_world):
-  """Else the test above could not fail; searching finds their pages."""
-  held_out = names.NameFinder(
-    [entity.name for entity in split.members(split.HELD_OUT)]
-  )
-  texts = [
-    text
-    for trace in small_world.traces
-    for text in (*trace.prompts, *trace.plans)
+def test_no_held_out_name_is_left_or_made_up(small_world, renamed):
+  """Even where a search found a held-out page, and a plan copied its title."""
+  held_out = [entity.name for entity in split.members(split.HELD_OUT)]
+  spoilt = [
+    traces.Trace(
+      prompts=tuple(f"Result: {name}\n{text}" for text in trace.prompts),
+      plans=tuple(f"Context: {name}\n{text}" for text in trace.plans),
+    )
+    for trace, name in zip(small_world.traces * 4, held_out, strict=False)
   ]
-  assert any(held_out.find(text) for text in texts)
+  tokenizer = small_world.tokenizer
+  stream = traces.sample_stream(
+    spoilt,
+    tokenizer,
+    traces.name_pieces(tokenizer),
+    renamed_share=1.0,
+    seed=0,
+  )
+  again = [
+    _texts(small_world, samples)
+    for samples in itertools.islice(stream, len(spoilt))
+  ]
+  finder = names.NameFinder(held_out)
+  for turns in (*renamed, *again):
+    for prompt, plan in turns:
+      assert finder.find(prompt) == []
+      assert finder.find(plan) == []
 
 
 def test_a_name_is_the_same_wherever_it_stands(small_world, renamed):

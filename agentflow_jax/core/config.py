@@ -37,8 +37,7 @@ class ModelConfig:
   # Computation type; parameters are stored in `param_dtype`.
   dtype: str = "float32"  # float32 | bfloat16
   param_dtype: str = "float32"  # float32 | bfloat16
-  # What the backward pass keeps: none = everything; block = each layer's
-  # input, the rest is recomputed; offload = the same, kept in host memory.
+  # The backward pass keeps everything, layer inputs, or those on the host.
   remat: str = "none"  # none | block | offload
 
 
@@ -243,9 +242,9 @@ class RolloutConfig:
 class LearnerConfig(learner_presets.Preset):
   """Flow-GRPO and its optimizer (design section 5)."""
 
-  # Sets the fields of the loss to a recipe of core/learner_presets.py, before
-  # any other key of the command line: flow_grpo | agentflow_code | grpo |
-  # dr_grpo | dapo | gspo | reinforce | rloo.
+  # A recipe (core/learner_presets.py) for the fields of the loss, applied before
+  # any other key: flow_grpo | agentflow_code | grpo | dr_grpo | dapo | gspo |
+  # reinforce | rloo.
   preset: str = dataclasses.field(default="flow_grpo", init=False)
   lr: float = 1e-6
   schedule: str = "constant"  # constant | linear | cosine
@@ -274,8 +273,7 @@ class LearnerConfig(learner_presets.Preset):
   # Clip against logprobs that the learner computes before the first step;
   # importance_cap then bounds the correction for the sampler's own.
   recompute_behavior: bool = False
-  # What is taken off a reward: the group's mean, the mean of the other
-  # members (RLOO), or nothing (REINFORCE; needs normalize_by_std=False).
+  # Taken off a reward; "none" needs normalize_by_std=False.
   baseline: str = "group_mean"  # group_mean | leave_one_out | none
   normalize_by_std: bool = True
   statistics_over: str = "trajectories"  # trajectories | turns

@@ -242,9 +242,8 @@ class RolloutConfig:
 class LearnerConfig(learner_presets.Preset):
   """Flow-GRPO and its optimizer (design section 5)."""
 
-  # A recipe (core/learner_presets.py) for the fields of the loss, applied before
-  # any other key: flow_grpo | agentflow_code | grpo | dr_grpo | dapo | gspo |
-  # reinforce | rloo.
+  # Recipe for the loss fields, applied before any other key: flow_grpo |
+  # agentflow_code | grpo | dr_grpo | dapo | gspo | reinforce | rloo.
   preset: str = dataclasses.field(default="flow_grpo", init=False)
   lr: float = 1e-6
   schedule: str = "constant"  # constant | linear | cosine

@@ -244,7 +244,7 @@ class LearnerConfig(learner_presets.Preset):
 
   # Recipe for the loss fields, applied before any other key: flow_grpo |
   # agentflow_code | grpo | dr_grpo | dapo | gspo | reinforce | rloo.
-  preset: str = dataclasses.field(default="flow_grpo", init=False)
+  preset: str = learner_presets.field()
   lr: float = 1e-6
   schedule: str = "constant"  # constant | linear | cosine
   warmup_steps: int = 0

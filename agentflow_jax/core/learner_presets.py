@@ -10,6 +10,7 @@ are no loss are left out: DAPO's overlong reward shaping and token-level
 filtering, RLOO's KL inside the reward, GRPO's iterated reference.
 """
 
+import dataclasses
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -92,6 +93,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
 )
 
 
+def field() -> Any:
+  """The field `preset`; put it first, so that all others are set after it."""
+  return dataclasses.field(default_factory=lambda: "flow_grpo", init=False)
+
+
 class Preset:
   """A dataclass whose field `preset` sets its other fields when assigned."""
 
@@ -100,7 +106,6 @@ class Preset:
     # An unknown name changes nothing; validation reports it.
     if name == "preset" and value in PRESETS:
       chosen = PRESETS[value]
-      for field in FIELDS:
+      for key in FIELDS:
         # A dataclass keeps its defaults as class attributes.
-        value = chosen.get(field, getattr(type(self), field))
-        object.__setattr__(self, field, value)
+        object.__setattr__(self, key, chosen.get(key, getattr(type(self), key)))

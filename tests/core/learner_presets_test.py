@@ -30,6 +30,11 @@ def test_each_preset_is_a_valid_config_and_sets_what_it_says(name):
 
 def test_the_default_preset_is_the_defaults():
   assert _learner("flow_grpo") == config_lib.LearnerConfig()
+  # --help and config.json list what an instance holds, in this order.
+  assert next(iter(vars(config_lib.LearnerConfig()).items())) == (
+    "preset",
+    "flow_grpo",
+  )
 
 
 def test_a_preset_touches_the_loss_only_and_replaces_another_one():

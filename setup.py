@@ -40,6 +40,7 @@ _REQUIRES = [
 
 _TEST = [
   "hypothesis>=6.120",
+  "jax[tpu]>=0.10",  # the TPU compiler; tests compile kernels, nothing runs
   "pyright>=1.1.400",
   "pytest>=8.3",
   "pytest-timeout>=2.3",

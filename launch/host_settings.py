@@ -8,6 +8,7 @@ memory all the time. Machines with an accelerator are left alone.
 Variables that are set already win; AGENTFLOW_HOST_SETTINGS=0 turns this off.
 """
 
+import importlib.util
 import os
 import platform
 import sys
@@ -23,6 +24,9 @@ def apply() -> None:
   if os.environ.get(_SWITCH) == "0" or not _cpu_only():
     return
   os.environ[_SWITCH] = "0"  # once; child processes inherit the settings
+  if importlib.util.find_spec("libtpu"):
+    # Installed for its compiler; jax would look for chips, slowly and loudly.
+    os.environ["JAX_PLATFORMS"] = "cpu"
   flags = os.environ.get("XLA_FLAGS", "")
   if _DEVICES not in flags:
     cores = len(os.sched_getaffinity(0)) if _linux() else os.cpu_count() or 1

@@ -47,6 +47,9 @@ class TrainBatch:
   advantage_BE: Any  # float32
   weight_BE: Any  # float32
   sample_BE: Any  # int32, -1 for padding
+  # float32, of the learner when it had just sampled (`Learner.recompute`);
+  # None: the behavior logprobs stand for it.
+  recomputed_logprob_BE: Any = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -149,6 +149,7 @@ def _members(
     normalize_by_std=learner.normalize_by_std,
     turns_G=[len(completions) for completions, _ in found],
     statistics_over=learner.statistics_over,
+    baseline=learner.baseline,
   )
   return [
     _Member(

@@ -8,6 +8,8 @@ in core/config_validation.py.
 
 import dataclasses
 
+from agentflow_jax.core import learner_presets
+
 
 def _section(cls):
   return dataclasses.field(default_factory=cls)
@@ -35,8 +37,8 @@ class ModelConfig:
   # Computation type; parameters are stored in `param_dtype`.
   dtype: str = "float32"  # float32 | bfloat16
   param_dtype: str = "float32"  # float32 | bfloat16
-  # What the backward pass recomputes: none | block.
-  remat: str = "none"
+  # The backward pass keeps everything, layer inputs, or those on the host.
+  remat: str = "none"  # none | block | offload
 
 
 @dataclasses.dataclass
@@ -237,9 +239,12 @@ class RolloutConfig:
 
 
 @dataclasses.dataclass
-class LearnerConfig:
+class LearnerConfig(learner_presets.Preset):
   """Flow-GRPO and its optimizer (design section 5)."""
 
+  # Recipe for the loss fields, applied before any other key: flow_grpo |
+  # agentflow_code | grpo | dr_grpo | dapo | gspo | reinforce | rloo.
+  preset: str = learner_presets.field()
   lr: float = 1e-6
   schedule: str = "constant"  # constant | linear | cosine
   warmup_steps: int = 0
@@ -267,6 +272,11 @@ class LearnerConfig:
   ratio: str = "token"  # token | sequence (GSPO)
   # Truncated importance sampling cap on the ratio weight; 0 = off.
   importance_cap: float = 0.0
+  # Clip against logprobs that the learner computes before the first step;
+  # importance_cap then bounds the correction for the sampler's own.
+  recompute_behavior: bool = False
+  # Taken off a reward; "none" needs normalize_by_std=False.
+  baseline: str = "group_mean"  # group_mean | leave_one_out | none
   normalize_by_std: bool = True
   statistics_over: str = "trajectories"  # trajectories | turns
   # Resample zero-spread groups at most this many times (dynamic sampling).

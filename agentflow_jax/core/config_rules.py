@@ -188,6 +188,20 @@ RULES: tuple[config_rule.Rule, ...] = (
     why="0 is off; otherwise it must be at least 1",
   ),
   config_rule.Rule(
+    fields=("learner.baseline", "learner.normalize_by_std"),
+    broken=lambda c: (
+      c.learner.baseline == "none" and c.learner.normalize_by_std
+    ),
+    why="without a baseline there is no spread to divide by; set it to false",
+  ),
+  config_rule.Rule(
+    fields=("learner.baseline", "learner.refill_rounds"),
+    broken=lambda c: (
+      c.learner.baseline == "none" and c.learner.refill_rounds > 0
+    ),
+    why="without a baseline groups of equal rewards are trained, not refilled",
+  ),
+  config_rule.Rule(
     fields=("engines.planner",),
     broken=lambda c: c.engines.planner != "trainable",
     why="only a trainable planner can be trained",
@@ -210,8 +224,8 @@ RULES: tuple[config_rule.Rule, ...] = (
     training=True,
   ),
   config_rule.Rule(
-    fields=("rollout.group_size",),
-    broken=lambda c: c.rollout.group_size < 2,
+    fields=("rollout.group_size", "learner.baseline"),
+    broken=lambda c: c.rollout.group_size < 2 and c.learner.baseline != "none",
     why="a group of one has no spread, so nothing can be learnt",
     training=True,
   ),

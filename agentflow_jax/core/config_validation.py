@@ -19,7 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import config_rules, errors, providers
+from agentflow_jax.core import (
+  config_rules,
+  errors,
+  learner_presets,
+  providers,
+)
 
 _DTYPES = ("float32", "bfloat16")
 
@@ -27,7 +32,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
   {
     "model.dtype": _DTYPES,
     "model.param_dtype": _DTYPES,
-    "model.remat": ("none", "block"),
+    "model.remat": ("none", "block", "offload"),
     "agent.prompt_style": ("full", "compact"),
     "agent.plan_format": ("labelled", "json"),
     "tools.google_backend": (
@@ -36,10 +41,12 @@ CHOICES: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
     "tools.wikipedia_source": ("index", "api"),
     "tools.python_sandbox": ("monty", "bubblewrap"),
     "rollout.replay": ("off", "record", "replay"),
+    "learner.preset": tuple(learner_presets.PRESETS),
     "learner.schedule": ("constant", "linear", "cosine"),
     "learner.kl_estimator": ("k1", "k2", "k3"),
     "learner.aggregation": ("flow", "token_mean", "turn_mean", "constant"),
     "learner.ratio": ("token", "sequence"),
+    "learner.baseline": ("group_mean", "leave_one_out", "none"),
     "learner.statistics_over": ("trajectories", "turns"),
     "learner.packing": ("tree", "rows"),
   }

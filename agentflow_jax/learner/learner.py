@@ -5,6 +5,11 @@ apply(state, gradients) once. Both are jitted once per shape and objective, so
 more micro-batches never compile more. Gradients and losses are float32 sums;
 the data axes of the mesh split the rows, so a step is one global program.
 
+A loop on the host, not a `lax.scan` over stacked micro-batches: a scan is
+another program for every number of micro-batches, which changes from step to
+step, and saves nothing. Both hold one float32 accumulator, which is donated,
+and the gradient of one micro-batch.
+
 A step whose loss or gradient is not finite changes nothing: apply keeps every
 bit of the parameters and the optimizer state, and counts the skip.
 
@@ -12,6 +17,7 @@ It does not build batches, sample, save, or decide when to stop the run; it
 raises `TrainingDivergedError` when going on would be pointless.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -178,6 +184,22 @@ class Learner:
     metrics = statistics_lib.host_metrics(totals) | metrics
     self._check(metrics, consecutive)
     return state, metrics
+
+  def recompute(
+    self, params: transformer.Params, micro_batches: Sequence[TrainBatch]
+  ) -> tuple[TrainBatch, ...]:
+    """The micro-batches with the learner's own logprobs under `params`.
+
+    Call it for all data of an iteration before its first step, where
+    `recompute_behavior` asks for it: the ratio is then taken to these, and the
+    sampler's logprobs only measure drift and weigh tokens (`importance_cap`).
+    """
+    return tuple(
+      dataclasses.replace(
+        batch, recomputed_logprob_BE=self._score(params, batch)
+      )
+      for batch in micro_batches
+    )
 
   def score(self, params: transformer.Params, micro_batch: TrainBatch):
     """Current float32 logprobs [B, E] at the sampling temperature."""

@@ -72,6 +72,17 @@ def truncate_ratio(ratio_BE, cap: float):
   return ratio_BE * jax.lax.stop_gradient(factor_BE)
 
 
+def truncated_weight(new_BE, old_BE, cap: float):
+  """`min(exp(new - old), cap)`, a constant: how much to trust each token.
+
+  Corrects for data that was drawn with the logprobs `old` while the ratio is
+  taken to `new` (arXiv 2505.24298, Eq. 5, truncated).
+  """
+  _check(new_BE, old_BE)
+  weight_BE = jnp.exp(_clip_log_ratio(new_BE - old_BE))
+  return jax.lax.stop_gradient(jnp.minimum(weight_BE, cap))
+
+
 def surrogate(
   ratio_BE, advantage_BE, *, clip_low: float, clip_high: float, dual_clip: float
 ):

@@ -92,14 +92,22 @@ def flow_grpo(
     current_BE, entropy_BE = score_batch(
       arch, scoring, params, batch, with_entropy=with_entropy
     )
-    behavior_BE = batch.behavior_logprob_BE
-    ratio_BE = _ratio(config.ratio, current_BE, batch)
+    behavior_BE, recomputed_BE = (
+      batch.behavior_logprob_BE,
+      batch.recomputed_logprob_BE,
+    )
+    old_BE = behavior_BE if recomputed_BE is None else recomputed_BE
+    ratio_BE = _ratio(config.ratio, current_BE, old_BE, batch.sample_BE)
     used_BE = ratio_BE
-    if config.importance_cap > 0:
+    if config.importance_cap > 0 and recomputed_BE is None:
       used_BE = losses.truncate_ratio(ratio_BE, config.importance_cap)
     surrogate_BE = losses.surrogate(
       used_BE, batch.advantage_BE, dual_clip=config.dual_clip, **clip
     )
+    if config.importance_cap > 0 and recomputed_BE is not None:
+      surrogate_BE *= losses.truncated_weight(
+        recomputed_BE, behavior_BE, config.importance_cap
+      )
     terms = {"policy_loss": -(batch.weight_BE * surrogate_BE).sum()}
     loss = terms["policy_loss"]
     if config.kl_coefficient > 0:
@@ -112,8 +120,11 @@ def flow_grpo(
       terms["entropy"] = (batch.weight_BE * entropy_BE).sum()
       loss -= config.entropy_coefficient * terms["entropy"]
     low_BE, high_BE = losses.clipped(used_BE, batch.advantage_BE, **clip)
+    # What the learner thinks of the sampled tokens; recomputed logprobs leave
+    # out how far the policy has moved since.
+    now_BE = current_BE if recomputed_BE is None else recomputed_BE
     sums, maxima = _policy_statistics(
-      ratio_BE, current_BE - behavior_BE, low_BE, high_BE, batch
+      ratio_BE, now_BE - behavior_BE, low_BE, high_BE, batch
     )
     sums |= terms
     return loss, statistics_lib.Statistics(sums=sums, maxima=maxima)
@@ -139,13 +150,11 @@ def imitation(arch: transformer.Architecture, scoring: Scoring) -> Objective:
   return objective
 
 
-def _ratio(kind: str, current_BE, batch: device_batch.TrainBatch):
+def _ratio(kind: str, current_BE, old_BE, sample_BE):
   if kind == "token":
-    return losses.token_ratio(current_BE, batch.behavior_logprob_BE)
+    return losses.token_ratio(current_BE, old_BE)
   if kind == "sequence":
-    return losses.sequence_ratio(
-      current_BE, batch.behavior_logprob_BE, batch.sample_BE
-    )
+    return losses.sequence_ratio(current_BE, old_BE, sample_BE)
   raise ValueError(f"ratio {kind!r} is unknown; known: token, sequence")
 
 
@@ -155,14 +164,17 @@ def _policy_statistics(
   """(sums, maxima) over the real entries; padding counts nowhere."""
   real_BE = batch.sample_BE >= 0
   one_BE = real_BE.astype(ratio_BE.dtype)
+  # Of single tokens, whatever the ratio of the loss is taken over.
+  outside_BE = (drift_BE < jnp.log(_NEAR_ONE[0])) | (
+    drift_BE > jnp.log(_NEAR_ONE[1])
+  )
   drift_BE = jnp.where(real_BE, jnp.abs(drift_BE), 0)
   ratio_BE = jnp.where(real_BE, ratio_BE, 0)
-  outside_BE = (ratio_BE < _NEAR_ONE[0]) | (ratio_BE > _NEAR_ONE[1])
   sums = {
     "weight": batch.weight_BE.sum(),
     "tokens": one_BE.sum(),
     "ratio": ratio_BE.sum(),
-    "ratio_outside": (one_BE * outside_BE).sum(),
+    "drift_outside": (one_BE * outside_BE).sum(),
     "clip_low": (one_BE * low_BE).sum(),
     "clip_high": (one_BE * high_BE).sum(),
     "drift": drift_BE.sum(),

@@ -59,8 +59,9 @@ def host_metrics(totals: Statistics) -> dict[str, float]:
   `policy_loss` is the sum that is minimised. `kl` and `entropy`, where they
   were computed, are weighted means per token, before their coefficients.
   `ratio_*`, `drift_*` and `clip_fraction_*` count trained tokens equally.
-  `drift` is |current - behavior logprob| in nats; its p99 is the upper edge of
-  a 19 % wide bin.
+  `drift` is |learner's - sampler's logprob| in nats; its p99 is the upper edge
+  of a 19 % wide bin, and `drift_outside` the share of tokens whose probability
+  differs by more than a tenth.
   """
   sums = {k: v for k, v in totals.sums.items() if np.ndim(v) == 0}
   sums = {k: float(v) for k, v in sums.items()}
@@ -76,10 +77,10 @@ def host_metrics(totals: Statistics) -> dict[str, float]:
     "clip_fraction_high": sums["clip_high"] / tokens,
     "ratio_mean": sums["ratio"] / tokens,
     "ratio_max": float(totals.maxima["ratio"]),
-    "ratio_outside": sums["ratio_outside"] / tokens,
     "drift_mean": sums["drift"] / tokens,
     "drift_max": float(totals.maxima["drift"]),
     "drift_p99": quantile(totals.sums["drift_histogram"], 0.99),
+    "drift_outside": sums["drift_outside"] / tokens,
   }
   for name in ("kl", "entropy"):
     if name in sums:

@@ -8,7 +8,7 @@ from agentflow_jax.core import errors
 
 _FAMILIES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 _DTYPES = ("float32", "bfloat16")
-_REMAT = ("none", "block")
+_REMAT = ("none", "block", "offload")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Architecture:
   rms_norm_eps: float = 1e-6
   tie_embeddings: bool = True
   dtype: str = "float32"  # computation; parameters keep their own
-  remat: str = "none"  # none | block: what the backward pass recomputes
+  remat: str = "none"  # none | block | offload (transformer.py)
 
   def __post_init__(self):
     for field, known in (

@@ -10,7 +10,7 @@ Axes: B row, T token, N query heads, K key/value heads, H head dim.
 import jax
 import jax.numpy as jnp
 
-from agentflow_jax.models import blockwise
+from agentflow_jax.models import blockwise, mesh_axes, tpu_attention
 
 DENSE_LIMIT_TOKENS = 256
 _MASKED = -1e30  # finite, so that a fully masked (padding) row stays finite
@@ -52,19 +52,23 @@ def dense_attention(q_BTNH, k_BSKH, v_BSKH, mask_BTS):
 def tree_attend(subtree_end_BT):
   """An `Attend` for `transformer.forward` over packed rows (no cache).
 
-  Rows up to `DENSE_LIMIT_TOKENS` use the dense form, longer ones the blockwise
-  form, whose memory is linear in the row; the numbers agree to rounding.
+  Rows up to `DENSE_LIMIT_TOKENS` use the dense form. Longer ones need memory
+  linear in the row: the Pallas kernels on TPUs, the blockwise form elsewhere.
+  The numbers agree to rounding.
   """
   if subtree_end_BT.shape[1] > DENSE_LIMIT_TOKENS:
+    # What jit was told about its arguments, so that a program compiled on one
+    # machine for another gets the other's kernels.
+    mesh = jax.typeof(subtree_end_BT).sharding.mesh
+    linear = blockwise.blockwise_attention
+    if _is_tpu(mesh):
+      linear = _on_each_device(tpu_attention.tpu_attention, mesh)
 
-    def attend_blockwise(layer, q_BTNH, k_BTKH, v_BTKH, carry):
+    def attend_linear(layer, q_BTNH, k_BTKH, v_BTKH, carry):
       del layer
-      out = blockwise.blockwise_attention(
-        q_BTNH, k_BTKH, v_BTKH, subtree_end_BT
-      )
-      return out, carry
+      return linear(q_BTNH, k_BTKH, v_BTKH, subtree_end_BT), carry
 
-    return attend_blockwise
+    return attend_linear
   mask_BTT = tree_mask(subtree_end_BT)
 
   def attend(layer, q_BTNH, k_BTKH, v_BTKH, carry):
@@ -72,3 +76,30 @@ def tree_attend(subtree_end_BT):
     return dense_attention(q_BTNH, k_BTKH, v_BTKH, mask_BTT), carry
 
   return attend
+
+
+def _is_tpu(mesh) -> bool:
+  """Whether programs over `mesh` (if empty: of this process) run on TPUs."""
+  device = mesh.abstract_device
+  kind = jax.default_backend() if device is None else device.device_kind
+  return kind.lower().startswith("tpu")
+
+
+def _on_each_device(attend, mesh):
+  """`attend` on each device's rows and heads; XLA can not split a kernel."""
+  if mesh.empty:
+    return attend
+
+  def split(q_BTNH, k_BTKH, v_BTKH, subtree_end_BT):
+    rows = mesh_axes.row_axes(q_BTNH.shape[0], mesh)
+    heads = "tensor" if "tensor" in mesh.shape else None
+    per_head = jax.P(rows, None, heads, None)
+    return jax.shard_map(
+      attend,
+      mesh=mesh,
+      in_specs=(per_head, per_head, per_head, jax.P(rows, None)),
+      out_specs=per_head,
+      check_vma=False,  # kernels do not say how their results vary
+    )(q_BTNH, k_BTKH, v_BTKH, subtree_end_BT)
+
+  return split

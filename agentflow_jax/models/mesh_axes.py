@@ -56,17 +56,22 @@ def mesh_of_params(params: Any):
   return mesh if split > 1 else None
 
 
-def pin_rows(x, mesh):
-  """Axis 0 over the batch axes that divide it, all other axes whole."""
-  if mesh is None:
-    return x
-  axes, rows = [], x.shape[0]
+def row_axes(rows: int, mesh) -> tuple[str, ...] | None:
+  """The batch axes that split so many rows evenly, as a PartitionSpec entry."""
+  axes = []
   for axis in BATCH_AXES:
     size = dict(mesh.shape).get(axis, 1)
     if size > 1 and rows % size == 0:
       axes.append(axis)
       rows //= size
-  spec = PartitionSpec(tuple(axes) or None)
+  return tuple(axes) or None
+
+
+def pin_rows(x, mesh):
+  """Axis 0 over the batch axes that divide it, all other axes whole."""
+  if mesh is None:
+    return x
+  spec = PartitionSpec(row_axes(x.shape[0], mesh))
   return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 

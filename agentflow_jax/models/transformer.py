@@ -17,12 +17,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import ad_checkpoint
 
 from agentflow_jax.models import architecture as architecture_lib
 from agentflow_jax.models import mesh_axes
 
 Architecture = architecture_lib.Architecture
 INIT_STD = 0.02  # of every matrix, as Qwen
+_LAYER_INPUT = "layer_input"  # what `remat` keeps of a layer
 
 Params = dict[str, Any]  # nested dict of arrays; layers carry a leading L
 # (layer index, q_BTNH, k_BTKH, v_BTKH, carry) -> (out_BTNH, carry)
@@ -148,16 +150,15 @@ class Transformer(nnx.Module):
 
     def layer_step(state, scanned):
       x_BTD, carry = state
+      x_BTD = ad_checkpoint.checkpoint_name(x_BTD, _LAYER_INPUT)
       weights, index = scanned
       weights = mesh_axes.gather_over_fsdp(weights, mesh, arch.dtype)
       layer = nnx.merge(definition, weights)
       x_BTD, carry = layer(x_BTD, cos_BTH, sin_BTH, attend, index, carry)
       return (mesh_axes.pin_rows(x_BTD, mesh), carry), None
 
-    if arch.remat == "block":
-      layer_step = jax.checkpoint(layer_step, prevent_cse=False)
     (x_BTD, carry), _ = jax.lax.scan(
-      layer_step,
+      _rematerialised(layer_step, arch.remat),
       (x_BTD, carry),
       (stacked, jnp.arange(arch.num_layers)),
       unroll=unroll,
@@ -224,6 +225,26 @@ def project_logits(arch: Architecture, params: Params, hidden_D):
 def _abstract(arch: Architecture):
   model = nnx.eval_shape(lambda: Transformer(arch, nnx.Rngs(params=0)))
   return nnx.split(model)
+
+
+def _rematerialised(layer_step, remat: str):
+  """`layer_step` whose backward pass keeps what `remat` says.
+
+  none: every activation. block: the layer's input, everything else is computed
+  again. offload: the same input, moved to host memory until it is needed.
+  """
+  if remat == "none":
+    return layer_step
+  policy = None
+  if remat == "offload":
+    policy = jax.checkpoint_policies.save_and_offload_only_these_names(
+      names_which_can_be_saved=[],
+      names_which_can_be_offloaded=[_LAYER_INPUT],
+      offload_src="device",
+      offload_dst="pinned_host",
+    )
+  # A scan keeps the two passes apart by itself.
+  return jax.checkpoint(layer_step, prevent_cse=False, policy=policy)
 
 
 def _cast(param: nnx.Param, like):

@@ -200,13 +200,18 @@ class _Rollout:
     if trajectory.stop_reason.masked:
       return dataclasses.replace(trajectory, reward=None)
     try:
-      return trajectory.replace_reward(await self.reward_fn(trajectory))
+      reward = await self.reward_fn(trajectory)
     except errors.InfrastructureError as error:
       failure = f"no reward: {_describe(error)}"
-      logging.warning(
-        "%s/%d masked: %s", trajectory.task.id, trajectory.member, failure
-      )
-      return trajectory.replace_reward(None, failure)
+    else:
+      if math.isfinite(reward):
+        return trajectory.replace_reward(reward)
+      # One bad number would poison the statistics of the whole group.
+      failure = f"no reward: it is {reward}"
+    logging.warning(
+      "%s/%d masked: %s", trajectory.task.id, trajectory.member, failure
+    )
+    return trajectory.replace_reward(None, failure)
 
 
 async def _until(running: Sequence[asyncio.Task], timeout_s: float) -> None:

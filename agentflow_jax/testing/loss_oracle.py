@@ -22,6 +22,7 @@ class OracleSample:
   behavior: Sequence[float]
   advantage: float
   weight: float
+  recomputed: Sequence[float] = ()  # the old policy's, where not the behavior's
   reference: Sequence[float] = ()
   entropy: Sequence[float] = ()
 
@@ -45,10 +46,12 @@ def oracle_advantages(
   *,
   normalize_by_std: bool = True,
   turns: Sequence[int] | None = None,
+  leave_one_out: bool = False,
 ) -> list[float]:
   """One advantage per member; None rewards are members lost to machinery.
 
   With `turns` the statistics are taken over turn rows (the reference code).
+  With `leave_one_out` (without `turns`) the mean is that of the others.
   """
   repeats = [1] * len(rewards) if turns is None else list(turns)
   rows = [
@@ -63,9 +66,12 @@ def oracle_advantages(
   mean = sum(rows) / len(rows)
   variance = sum((row - mean) ** 2 for row in rows) / (len(rows) - 1)
   divisor = math.sqrt(variance) + 1e-6 if normalize_by_std else 1.0
-  return [
-    0.0 if reward is None else (reward - mean) / divisor for reward in rewards
-  ]
+  advantages = []
+  for reward in rewards:
+    if leave_one_out and reward is not None:
+      mean = (sum(rows) - reward) / (len(rows) - 1)
+    advantages.append(0.0 if reward is None else (reward - mean) / divisor)
+  return advantages
 
 
 def oracle_weight(
@@ -106,11 +112,17 @@ def oracle_loss(
   loss = 0.0
   for sample in samples:
     sequence = _sequence_log_ratio(sample)
+    old = sample.recomputed or sample.behavior
     for j, current in enumerate(sample.current):
-      log_ratio = current - sample.behavior[j]
+      log_ratio = current - old[j]
       if options.ratio == "sequence":
         log_ratio = sequence
-      term = -_surrogate(log_ratio, sample.advantage, options)
+      term = -_surrogate(
+        log_ratio, sample.advantage, options, truncate=not sample.recomputed
+      )
+      if sample.recomputed and options.importance_cap:
+        weight = math.exp(sample.recomputed[j] - sample.behavior[j])
+        term *= min(weight, options.importance_cap)
       if options.kl_coefficient:
         term += options.kl_coefficient * _kl(
           current, sample.reference[j], options.kl_estimator
@@ -122,17 +134,16 @@ def oracle_loss(
 
 
 def _sequence_log_ratio(sample: OracleSample) -> float:
-  differences = [
-    c - b for c, b in zip(sample.current, sample.behavior, strict=True)
-  ]
+  old = sample.recomputed or sample.behavior
+  differences = [c - b for c, b in zip(sample.current, old, strict=True)]
   return sum(differences) / max(1, len(differences))
 
 
 def _surrogate(
-  log_ratio: float, advantage: float, options: OracleOptions
+  log_ratio: float, advantage: float, options: OracleOptions, truncate: bool
 ) -> float:
   ratio = math.exp(max(-20.0, min(20.0, log_ratio)))
-  if options.importance_cap:
+  if options.importance_cap and truncate:
     ratio = min(ratio, options.importance_cap)
   low, high = 1 - options.clip_low, 1 + options.clip_high
   value = min(ratio * advantage, max(low, min(high, ratio)) * advantage)

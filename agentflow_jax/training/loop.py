@@ -228,17 +228,23 @@ class Trainer:
       max_turns=config.agent.max_turns,
       max_completion_tokens=config.sampler.max_completion_tokens,
     )
+    packed = [
+      device_batch.make_micro_batches(mini_batch, config.learner, parts.mesh)
+      for mini_batch in sample_set.mini_batches
+    ]
+    batches = [p.batches for p in packed]
+    if config.learner.recompute_behavior:  # before the first step moves it
+      batches = [
+        parts.learner.recompute(self._state.params, b) for b in batches
+      ]
     steps: list[dict[str, float]] = []
     for _ in range(config.learner.epochs):
-      for mini_batch in sample_set.mini_batches:
-        packed = device_batch.make_micro_batches(
-          mini_batch, config.learner, parts.mesh
-        )
+      for micro_batches, cost in zip(batches, packed, strict=True):
         self._state, metrics = parts.learner.update(
-          self._state, packed.batches, parts.reference_params
+          self._state, micro_batches, parts.reference_params
         )
-        if mini_batch:
-          steps.append(packed.metrics | metrics)
+        if micro_batches:
+          steps.append(cost.metrics | metrics)
     return sample_set.metrics | _mean_of(steps)
 
   async def _evaluate(self, when: str) -> None:

@@ -19,6 +19,7 @@ from agentflow_jax.core import config_validation, errors
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 _FILE = re.compile(r"--?config(?:=(.*))?", re.DOTALL)
+_PRESET = "learner.preset"
 _PARSERS: dict[Any, flags.ArgumentParser] = {
   int: flags.IntegerParser(),
   float: flags.FloatParser(),
@@ -35,7 +36,8 @@ def normalise(argv: Sequence[str], default_path: str) -> list[str]:
 
   Returns:
     Program name, `--config=FILE`, one `--config.KEY=VALUE` per overridden key
-    (the last one wins; those of a tuple add up), then the other arguments.
+    (the last one wins; those of a tuple add up; a preset comes first, because
+    it sets other keys), then the other arguments.
 
   Raises:
     ConfigError: unknown key, wrong type, missing value, two config files.
@@ -59,6 +61,8 @@ def normalise(argv: Sequence[str], default_path: str) -> list[str]:
   if len(files) > 1:
     raise errors.ConfigError(f"--config is given twice: {', '.join(files)}")
   config_file = files[0] if files else default_path
+  if _PRESET in given:
+    given = {_PRESET: given[_PRESET]} | given
   return [
     argv[0],
     f"--config={config_file}",

@@ -92,6 +92,8 @@ def test_turn_statistics_of_a_group_whose_rows_are_one_trajectory():
     ({"statistics_over": "rows"}, "unknown"),
     ({"statistics_over": "turns"}, "needs turns_G"),
     ({"statistics_over": "turns", "turns_G": [1]}, "shape"),
+    ({"baseline": "median"}, "baseline 'median' is unknown"),
+    ({"baseline": "none"}, "normalize_by_std=False"),
   ],
 )
 def test_bad_arguments(kwargs, words):
@@ -110,6 +112,43 @@ _MEMBER = st.tuples(
   st.one_of(st.none(), st.integers(0, 1), st.floats(-2, 2, width=16)),
   st.integers(1, 4),
 )
+
+
+def test_leave_one_out_by_hand():
+  """Rewards 3, 0, (lost), 1 with 2, 1, 9, 3 turns."""
+  common = {"normalize_by_std": False, "baseline": "leave_one_out"}
+  rewards, valid = [3, 0, np.nan, 1], [True, True, False, True]
+  out_G = advantages.group_advantages(rewards, valid, **common)
+  np.testing.assert_allclose(out_G, [3 - 0.5, 0 - 2, 0, 1 - 1.5])
+  out_G = advantages.group_advantages(
+    rewards, valid, turns_G=[2, 1, 9, 3], statistics_over="turns", **common
+  )
+  np.testing.assert_allclose(
+    out_G, [3 - 3 / 4, 0 - 9 / 5, 0, 1 - 6 / 3], rtol=1e-6
+  )
+
+
+def test_without_a_baseline_rewards_stay_as_they_are():
+  out_G = advantages.group_advantages(
+    [0.5, 0.5, 7], [True, True, False], normalize_by_std=False, baseline="none"
+  )
+  np.testing.assert_array_equal(out_G, [0.5, 0.5, 0])
+
+
+@_SETTINGS
+@hypothesis.given(st.lists(_MEMBER, max_size=9), st.booleans())
+def test_leave_one_out_equals_the_oracle(members, normalize):
+  rewards = [reward for reward, _ in members]
+  out_G = advantages.group_advantages(
+    [np.nan if r is None else r for r in rewards],
+    [r is not None for r in rewards],
+    normalize_by_std=normalize,
+    baseline="leave_one_out",
+  )
+  expected = loss_oracle.oracle_advantages(
+    rewards, normalize_by_std=normalize, leave_one_out=True
+  )
+  np.testing.assert_allclose(out_G, expected, rtol=1e-5, atol=1e-5)
 
 
 @_SETTINGS

@@ -285,3 +285,68 @@ def test_two_hosts_share_one_normaliser():
     )
     together += [s.weight for s in result.mini_batches[0]]
   assert together == [s.weight for s in _build().mini_batches[0]]
+
+
+# Rewards 1, 0, 0; the first member has turns of 2 and 3 tokens, the others one
+# turn each, of 4 and 1. Per sample: (advantage, weight), by hand.
+_STD = np.std([1, 0, 0], ddof=1)
+_TURN_STD = np.std([1, 1, 0, 0], ddof=1)
+
+
+@pytest.mark.parametrize(
+  ("preset", "advantages", "weights"),
+  [
+    (
+      "flow_grpo",
+      [2 / 3 / _STD, 2 / 3 / _STD, -1 / 3 / _STD, -1 / 3 / _STD],
+      [1 / 12, 1 / 18, 1 / 12, 1 / 3],
+    ),
+    (
+      "agentflow_code",
+      [0.5 / _TURN_STD, 0.5 / _TURN_STD, -0.5 / _TURN_STD, -0.5 / _TURN_STD],
+      [1 / 10] * 4,
+    ),
+    (
+      "grpo",
+      [2 / 3 / _STD, 2 / 3 / _STD, -1 / 3 / _STD, -1 / 3 / _STD],
+      [1 / 8, 1 / 12, 1 / 16, 1 / 4],
+    ),
+    ("dr_grpo", [2 / 3, 2 / 3, -1 / 3, -1 / 3], [1 / 90] * 4),
+    (
+      "dapo",
+      [2 / 3 / _STD, 2 / 3 / _STD, -1 / 3 / _STD, -1 / 3 / _STD],
+      [1 / 10] * 4,
+    ),
+    (
+      "gspo",
+      [2 / 3 / _STD, 2 / 3 / _STD, -1 / 3 / _STD, -1 / 3 / _STD],
+      [1 / 8, 1 / 12, 1 / 16, 1 / 4],
+    ),
+    ("reinforce", [1, 1, 0, 0], [1 / 90] * 4),
+    ("rloo", [1, 1, -0.5, -0.5], [1 / 90] * 4),
+  ],
+)
+def test_presets_by_hand(preset, advantages, weights):
+  learner = config_lib.LearnerConfig()
+  learner.preset = preset
+  group = _group(((2, 3), 1.0), ((4,), 0.0), ((1,), 0.0))
+  (batch,) = samples_lib.build_samples(
+    [group], learner, max_turns=3, max_completion_tokens=10
+  ).mini_batches
+  np.testing.assert_allclose(
+    [s.advantage for s in batch], advantages, rtol=1e-5
+  )
+  np.testing.assert_allclose([s.weight for s in batch], weights, rtol=1e-12)
+
+
+def test_without_a_baseline_equal_rewards_and_single_members_are_trained():
+  learner = config_lib.LearnerConfig()
+  learner.preset = "reinforce"
+  made = samples_lib.build_samples(
+    [_group(((2,), 0.5), ((3,), 0.5)), _group(((1,), 2.0))],
+    learner,
+    max_turns=3,
+    max_completion_tokens=10,
+  )
+  assert [s.advantage for s in made.mini_batches[0]] == [0.5, 0.5, 2.0]
+  assert made.metrics["skipped_groups"] == 0

@@ -144,7 +144,7 @@ def test_metrics_are_those_of_the_trained_tokens(base):
     "tokens": len(ratio),
     "ratio_mean": ratio.mean(),
     "ratio_max": ratio.max(),
-    "ratio_outside": ((ratio < 0.9) | (ratio > 1.1)).mean(),
+    "drift_outside": ((ratio < 0.9) | (ratio > 1.1)).mean(),
     "drift_mean": drift.mean(),
     "drift_max": drift.max(),
     "clip_fraction_low": low.mean(),

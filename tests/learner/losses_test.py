@@ -94,6 +94,13 @@ def test_truncation_caps_the_weight_and_keeps_the_direction():
   np.testing.assert_allclose(_gradient(weight, current), expected, rtol=1e-6)
 
 
+def test_truncated_weight_is_a_capped_constant():
+  old, new = _row(-3.0, -1.0), _row(-1.0, -1.5)
+  weight = lambda new: losses.truncated_weight(new, old, 2.0)
+  np.testing.assert_allclose(weight(new), [[2.0, 0.60653066]], rtol=1e-6)
+  np.testing.assert_array_equal(_gradient(weight, new), [[0, 0]])
+
+
 def test_kl_estimators():
   # r = reference - current = -1, 0, 0.5
   current, reference = _row(-1.0, -1.0, -1.5), _row(-2.0, -1.0, -1.0)

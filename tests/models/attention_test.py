@@ -6,40 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attention_examples import inputs, random_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentflow_jax.models import attention, blockwise
-
-
-def _random_tree(length, rng, segment=40):
-  """subtree_end of a random packed row: chains that fork, then end."""
-  end = np.zeros(length, np.int32)
-
-  def fill(low, high):
-    while low < high:
-      chain = min(high - low, int(rng.integers(1, segment)))
-      end[low : low + chain] = high
-      low += chain
-      if high - low > 2 and rng.random() < 0.7:
-        middle = int(rng.integers(low + 1, high))
-        fill(low, middle)
-        fill(middle, high)
-        return
-
-  while length:
-    root = int(rng.integers(1, length + 1))
-    fill(length - root, length)
-    length -= root
-  return end
-
-
-def _inputs(rng, rows, length, heads=4, kv_heads=2, head_dim=8):
-  q, k, v, weight = (
-    jnp.asarray(rng.standard_normal((rows, length, n, head_dim)), jnp.float32)
-    for n in (heads, kv_heads, kv_heads, heads)
-  )
-  return 2 * q, k, v, weight
 
 
 def test_tree_mask_by_hand():
@@ -68,7 +39,7 @@ def test_dense_attention_by_hand():
 
 def test_head_n_reads_key_head_n_over_group():
   rng = np.random.default_rng(0)
-  q, k, v, _ = _inputs(rng, 1, 5, heads=6, kv_heads=3)
+  q, k, v, _ = inputs(rng, 1, 5, heads=6, kv_heads=3)
   mask = attention.tree_mask(jnp.full((1, 5), 5))
   got = attention.dense_attention(q, k, v, mask)
   for head in range(6):
@@ -86,9 +57,9 @@ def test_head_n_reads_key_head_n_over_group():
 def test_blockwise_equals_dense_on_any_tree(seed, rows):
   rng = np.random.default_rng(seed)
   length, block = 70, 16
-  q, k, v, weight = _inputs(rng, 4, length)
+  q, k, v, weight = inputs(rng, 4, length)
   q, k, v, weight = (x.at[rows:].set(0) for x in (q, k, v, weight))
-  end = jnp.asarray(np.stack([_random_tree(length, rng) for _ in range(4)]))
+  end = jnp.asarray(np.stack([random_tree(length, rng) for _ in range(4)]))
   want, want_grads = _dense_and_gradients(q, k, v, end, weight)
   got, got_grads = _blockwise_and_gradients(q, k, v, end, weight, block)
   np.testing.assert_allclose(got, want, atol=1e-5, rtol=0)
@@ -120,8 +91,8 @@ def _blockwise_and_gradients(q, k, v, end, weight, block):
 @pytest.mark.parametrize("length", [1, 16, 33])
 def test_lengths_around_the_block_size(length):
   rng = np.random.default_rng(length)
-  q, k, v, weight = _inputs(rng, 2, length)
-  end = jnp.asarray(np.stack([_random_tree(length, rng, 5) for _ in range(2)]))
+  q, k, v, weight = inputs(rng, 2, length)
+  end = jnp.asarray(np.stack([random_tree(length, rng, 5) for _ in range(2)]))
   want, want_grads = _dense_and_gradients(q, k, v, end, weight)
   got, got_grads = _blockwise_and_gradients(q, k, v, end, weight, 16)
   assert got.shape == want.shape
@@ -132,8 +103,8 @@ def test_lengths_around_the_block_size(length):
 
 def test_bfloat16_stays_near_float32_and_keeps_its_type():
   rng = np.random.default_rng(0)
-  q, k, v, weight = _inputs(rng, 1, 48)
-  end = jnp.asarray(_random_tree(48, rng))[None]
+  q, k, v, weight = inputs(rng, 1, 48)
+  end = jnp.asarray(random_tree(48, rng))[None]
   want, want_grads = _dense_and_gradients(q, k, v, end, weight)
   half = [x.astype(jnp.bfloat16) for x in (q, k, v)]
   got, got_grads = _blockwise_and_gradients(*half, end, weight, 16)
@@ -149,7 +120,7 @@ def test_bfloat16_stays_near_float32_and_keeps_its_type():
 
 def test_padding_that_sees_nothing_is_finite_and_harmless():
   rng = np.random.default_rng(0)
-  q, k, v, weight = _inputs(rng, 1, 40)
+  q, k, v, weight = inputs(rng, 1, 40)
   end = np.zeros(40, np.int32)
   end[:20] = 20  # the rest is padding that not even sees itself
   weight = weight.at[:, 20:].set(0)
@@ -193,8 +164,8 @@ def test_tree_attend_changes_form_above_the_limit(monkeypatch):
 
   monkeypatch.setattr(blockwise, "blockwise_attention", counted)
   for length in (32, 33):
-    q, k, v, _ = _inputs(rng, 1, length)
-    end = jnp.asarray(_random_tree(length, rng))[None]
+    q, k, v, _ = inputs(rng, 1, length)
+    end = jnp.asarray(random_tree(length, rng))[None]
     out, carry = attention.tree_attend(end)(0, q, k, v, "carry")
     want = attention.dense_attention(q, k, v, attention.tree_mask(end))
     np.testing.assert_allclose(out, want, atol=1e-5, rtol=0)
@@ -202,8 +173,8 @@ def test_tree_attend_changes_form_above_the_limit(monkeypatch):
   assert calls == [33]
 
 
-def test_memory_is_linear_in_the_row():
-  """Compiled temporary bytes of forward + backward at T and 4 T."""
+def test_memory_at_32k_is_linear_and_holds_no_square():
+  """Compiled temporary bytes of forward + backward at T = 32k."""
 
   def temporary_bytes(length):
     shape = jax.ShapeDtypeStruct((1, length, 4, 16), jnp.float32)
@@ -211,10 +182,13 @@ def test_memory_is_linear_in_the_row():
     end = jax.ShapeDtypeStruct((1, length), jnp.int32)
 
     def loss(q, k, v, end):
-      return jnp.sum(blockwise.blockwise_attention(q, k, v, end) ** 2)
+      return jnp.sum(attention.tree_attend(end)(0, q, k, v, None)[0] ** 2)
 
     compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(shape, kv, kv, end)
     return compiled.compile().memory_analysis().temp_size_in_bytes
 
-  ratio = temporary_bytes(16384) / temporary_bytes(4096)
-  assert ratio < 4.5
+  tokens = 32768
+  most = temporary_bytes(tokens)
+  # Even one byte per pair would be 1 GiB.
+  assert most < tokens**2 / 8
+  assert most / temporary_bytes(tokens // 4) < 4.5

@@ -148,6 +148,18 @@ def test_a_failed_reward_masks_one_trajectory(error):
   assert [t.reward for t in group.valid] == [0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_reward_that_is_no_number_masks_one_trajectory(number):
+  async def reward_fn(trajectory):
+    return number if trajectory.member == 1 else 1.0
+
+  (group,) = rollout_fakes.rollout(rollout_fakes.answer, reward_fn, tasks=1)
+  masked = group.trajectories[1]
+  assert masked.stop_reason == StopReason.INFRA_ERROR
+  assert masked.failure == f"no reward: it is {number}"
+  assert [t.reward for t in group.valid] == [1.0, 1.0, 1.0]
+
+
 def test_an_infrastructure_failure_masks_one_trajectory():
   async def run_one(task, member):
     if member == 0:

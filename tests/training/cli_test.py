@@ -33,7 +33,8 @@ def main(argv):
   if _OUT.value == "interrupt":
     raise KeyboardInterrupt
   print(cli.config_name(), config.learner.lr, config.tools.enabled,
-        config.training.tensorboard, config.run.run_dir, _COUNT.value)
+        config.training.tensorboard, config.run.run_dir, _COUNT.value,
+        config.learner.clip_low, config.learner.clip_high)
 
 
 if __name__ == "__main__":
@@ -94,6 +95,10 @@ def _run(folder, *arguments, script="script.py"):
       "mine 0.0003",
     ),
     (("--flagfile=flags.txt",), "default 0.25"),
+    (
+      ("--config.learner.clip_low=0.1", "--config.learner.preset=dapo"),
+      " 3 0.1 0.28",
+    ),
   ],
 )
 def test_flags_reach_main(folder, arguments, printed):

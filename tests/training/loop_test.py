@@ -343,3 +343,23 @@ def test_epochs_and_mini_batches_are_optimizer_steps(tmp_path, learner):
   (line,) = _lines(run)
   assert line["step"] == 4
   assert line["tokens"] == 9  # the mean of the steps', not their sum
+
+
+def test_recomputed_logprobs_are_those_before_the_first_step(tmp_path, learner):
+  """However far the policy moves, drift is that of the weights that sampled."""
+  drift, ratio = {}, {}
+  for epochs in (1, 2):
+    run = Run(
+      tmp_path / str(epochs),
+      learner,
+      learner__recompute_behavior=True,
+      learner__epochs=epochs,
+      training__iterations=1,
+    )
+    run.go()
+    (line,) = _lines(run)
+    drift[epochs], ratio[epochs] = line["drift_mean"], line["ratio_mean"]
+  assert drift[1] > 0
+  np.testing.assert_allclose(drift[2], drift[1], rtol=1e-6)
+  np.testing.assert_allclose(ratio[1], 1, rtol=1e-5)
+  assert abs(ratio[2] - 1) > 1e-3

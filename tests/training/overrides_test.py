@@ -74,6 +74,14 @@ def test_tuples(text, names):
   )
 
 
+def test_a_preset_comes_before_the_keys_it_sets():
+  arguments = ["--config.learner.clip_low=0.1", "--config.learner.preset=dapo"]
+  assert _normalise(*arguments)[1:] == [
+    "--config.learner.preset=dapo",
+    "--config.learner.clip_low=0.1",
+  ]
+
+
 def test_a_repeated_tuple_adds_up():
   arguments = ["--config.tools.enabled=a,b", "--config.tools.enabled", "c"]
   assert _normalise(*arguments)[1:] == [

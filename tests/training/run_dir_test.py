@@ -74,6 +74,16 @@ def test_every_field_survives_the_round_trip(tmp_path):
     assert run_dir_lib.read_config(tmp_path) == config
 
 
+def test_a_preset_is_not_applied_again_over_what_followed_it(tmp_path):
+  config = config_lib.Config()
+  config.learner.preset = "dapo"
+  config.learner.clip_high = 0.5
+  with run_dir_lib.RunDir.open(tmp_path, config):
+    read = run_dir_lib.read_config(tmp_path)
+  assert (read.learner.preset, read.learner.clip_high) == ("dapo", 0.5)
+  assert read == config
+
+
 def test_a_live_process_is_named_and_its_death_frees_the_directory(tmp_path):
   owner = _own(tmp_path)
   try:

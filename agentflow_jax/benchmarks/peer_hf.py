@@ -24,7 +24,7 @@ class HfModel:
   """A `peers.Model`."""
 
   def __init__(self, arch: architecture_lib.Architecture):
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
       **architecture_lib.to_hf_config(arch, param_dtype="float32")

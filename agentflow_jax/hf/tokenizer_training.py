@@ -7,7 +7,7 @@ adds no system message. The same texts give the same files in any process.
 
 import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
@@ -34,7 +34,10 @@ _MIN_VOCAB = 256 + len(SPECIAL_TOKENS)
 
 
 def train_tokenizer(
-  texts: Iterable[str], vocab_size: int, directory: str | pathlib.Path
+  texts: Iterable[str],
+  vocab_size: int,
+  directory: str | pathlib.Path,
+  phrases: Sequence[str] = (),
 ) -> tokenizer_lib.HfTokenizer:
   """Learns merges and writes the tokenizer's files to `directory`.
 
@@ -43,14 +46,18 @@ def train_tokenizer(
     vocab_size: ids in all, special ones included; fewer when the texts hold
       no more pairs to merge.
     directory: created if needed.
+    phrases: texts that become one id each wherever they stand; the longest
+      wins. They are ordinary text, not special.
 
   Raises:
-    ConfigError: `vocab_size` has no room for the bytes and special tokens.
+    ConfigError: `vocab_size` has no room for the bytes, the special tokens and
+      the phrases.
   """
-  if vocab_size < _MIN_VOCAB:
+  needed = _MIN_VOCAB + len(phrases)
+  if vocab_size < needed:
     raise errors.ConfigError(
-      f"vocab_size={vocab_size} is less than the {_MIN_VOCAB} ids that bytes "
-      "and special tokens take"
+      f"vocab_size={vocab_size} is less than the {needed} ids that bytes, "
+      "special tokens and phrases take"
     )
   backend = tokenizers.Tokenizer(models.BPE())
   backend.normalizer = normalizers.NFC()
@@ -62,11 +69,14 @@ def train_tokenizer(
   )
   backend.decoder = decoders.ByteLevel()
   trainer = trainers.BpeTrainer(
-    vocab_size=vocab_size - len(SPECIAL_TOKENS),
+    vocab_size=vocab_size - len(SPECIAL_TOKENS) - len(phrases),
     initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     show_progress=False,
   )
   backend.train_from_iterator(texts, trainer)
+  backend.add_tokens(
+    [tokenizers.AddedToken(phrase, normalized=False) for phrase in phrases]
+  )
   backend.add_special_tokens(
     [
       tokenizers.AddedToken(token, special=True, normalized=False)

@@ -26,14 +26,14 @@ from agentflow_jax.learner import learner as learner_lib
 from agentflow_jax.models import architecture as architecture_lib
 from agentflow_jax.models import initialisation, transformer
 from agentflow_jax.tasks.worldfacts import pages
-from agentflow_jax.training import copying, traces
+from agentflow_jax.training import copying, phrases, traces
 
 Report = Callable[[str], None]  # told of each stage's progress, in words
 
 # The pages weigh enough to give nearly every word of a name its own token:
 # copying one token is much easier than copying five in the right order.
 _PAGE_REPEATS = 20
-_TOKENIZER_TRACES = 200
+_TOKENIZER_TRACES = 1500
 _DRILL_TOKENS = (32, 64)  # row length in the first and in the second half
 _POOL_TRACES = 64  # packed together, so that rows fill up
 _REPORT_EVERY = 20
@@ -50,7 +50,9 @@ def train_tokenizer(
   for trace in found[:_TOKENIZER_TRACES]:
     # The last prompt holds all earlier ones.
     texts += [trace.prompts[-1], *trace.plans]
-  return tokenizer_training.train_tokenizer(texts, vocab_size, directory)
+  return tokenizer_training.train_tokenizer(
+    texts, vocab_size, directory, phrases.common_phrases(found)
+  )
 
 
 def train_planner(
@@ -76,9 +78,7 @@ def train_planner(
       name="imitation",
       steps=config.warm_start.imitation_steps,
       lr=config.warm_start.imitation_lr,
-      # Episodes hold few of the words there are: a word that is seldom or never
-      # a target would be unlearnt, and names of that kind are held out.
-      train_embeddings=False,
+      train_embeddings=True,
       batches=_imitation_batches(found, tokenizer, config, mesh),
     ),
   )

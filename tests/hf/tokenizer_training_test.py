@@ -109,3 +109,30 @@ def test_another_process_and_hash_seed_give_the_same_files(trained, tmp_path):
       assert file.read_bytes() == (other / file.name).read_bytes(), file.name
     read = tokenizer_lib.HfTokenizer.from_directory(other)
     assert read.encode(_TEXTS[0]) == tokenizer.encode(_TEXTS[0])
+
+
+def test_a_phrase_is_one_id_and_ordinary_text(tmp_path):
+  phrases = ["\nSub-Goal:", "\nSub-Goal: find the currency", " of the"]
+  tokenizer = tokenizer_training.train_tokenizer(_TEXTS, 600, tmp_path, phrases)
+  assert tokenizer.vocab_size == 600
+  for phrase in phrases:
+    assert len(tokenizer.encode(phrase)) == 1
+  (longest,) = tokenizer.encode("\nSub-Goal: find the currency")
+  assert longest in tokenizer.encode("x\nSub-Goal: find the currency of the y")
+  for text in ("a of the\nSub-Goal: b", "of them", "Sub-Goal:\n", "é of thé"):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+  again = tokenizer_lib.HfTokenizer.from_directory(tmp_path)
+  assert again.encode(_TEXTS[0] + phrases[1]) == (
+    tokenizer.encode(_TEXTS[0] + phrases[1])
+  )
+  auto = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(
+    str(tmp_path)
+  )
+  for text in (*phrases, _TEXTS[0] + phrases[1] + " y", "of them of the"):
+    assert auto.encode(text, add_special_tokens=False) == tokenizer.encode(text)
+    assert auto.decode(tokenizer.encode(text)) == text
+
+
+def test_phrases_need_room(tmp_path):
+  with pytest.raises(errors.ConfigError, match="261 ids"):
+    tokenizer_training.train_tokenizer(_TEXTS, 260, tmp_path, ["a b", "c d"])

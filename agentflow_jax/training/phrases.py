@@ -1,0 +1,70 @@
+"""Stretches of text that planners read and write all the time, a token each.
+
+A plan of the laptop planner is a name, a sub-goal and a tool between labels.
+With words for tokens that is twenty of them, of which three are decisions; with
+labels, sub-goals and tool lines as single tokens it is six. Sampling, learning
+and the chance of a slip shrink with it. What phrases may not hold is a name:
+names have to be copied, so they stay words.
+
+Phrases begin with a line break or a space, so that they never cut a word.
+"""
+
+import collections
+import re
+from collections.abc import Iterable, Sequence
+
+from agentflow_jax.core import messages as messages_lib
+from agentflow_jax.tasks.worldfacts import names, relations
+from agentflow_jax.training import traces as traces_lib
+
+# How often a phrase stands in the episodes at least, and how many there are.
+_MIN_SHARE = 0.01
+_MIN_COUNT = 5
+_MAX_PHRASES = 256
+_BAR = " | "
+_FIELD = re.compile(r"\{[a-z]+\}")
+_LABEL = re.compile(r"[A-Z][A-Za-z -]{1,18}:")
+
+
+def common_phrases(found: Sequence[traces_lib.Trace]) -> list[str]:
+  """Phrases of episodes and pages, the most common first.
+
+  Example: "\\nSub-Goal: find the currency", "\\nVerdict: CONTINUE",
+  " | find the currency", " Its currency is the".
+  """
+  counts = collections.Counter(
+    phrase
+    for trace in found
+    for text in (trace.prompts[-1], *trace.plans)
+    for phrase in _of_lines(text)
+  )
+  finder = names.known_names()
+  common = [
+    phrase
+    for phrase, count in sorted(counts.items(), key=lambda c: (-c[1], c[0]))
+    if count >= max(_MIN_COUNT, _MIN_SHARE * len(found))
+    and not finder.find(phrase)
+  ]
+  phrases = [messages_lib.CONTEXT, *_of_pages(), *common]
+  return list(dict.fromkeys(phrases))[:_MAX_PHRASES]
+
+
+def _of_lines(text: str) -> Iterable[str]:
+  """Whole lines, their labels, and what stands beside the bars of a line."""
+  for line in text.split("\n"):
+    parts = line.split(_BAR)
+    if label := _LABEL.match(line):
+      yield f"\n{label[0]}"
+    if len(parts) > 1:
+      yield f"\n{parts[0]}{_BAR.rstrip()}"
+      yield f"{_BAR}{parts[-1]}"
+    elif " " in line:
+      yield f"\n{line}"
+
+
+def _of_pages() -> Iterable[str]:
+  """What stands between the fields of the pages' sentences."""
+  for attribute in relations.attributes():
+    for part in _FIELD.split(attribute.sentence):
+      if " " in part.strip():
+        yield f" {part.strip()}"

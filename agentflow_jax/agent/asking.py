@@ -32,10 +32,10 @@ async def ask(
     raise errors.DeadlineExceededError(
       f"the {role} was not asked: the deadline had passed"
     )
+  if role != context.role:
+    context = dataclasses.replace(context, role=role)
   completion = await deadline_lib.within(
-    engine.generate(
-      messages, sampling, dataclasses.replace(context, role=role)
-    ),
+    engine.generate(messages, sampling, context),
     context.deadline,
     f"the {role}'s answer",
   )

@@ -151,16 +151,33 @@ def _tree_calls(
   names: dict[str, Any] = {}
   found = []
   for statement in tree.body:
-    inside = [
-      node
-      for node in ast.walk(statement)
-      if isinstance(node, ast.Call) and _is_execute(node.func)
-    ]
-    inside.sort(key=lambda call: (call.lineno, call.col_offset))
+    inside = _calls_inside(statement)
     found += [_read_call(call, names) for call in inside]
     if not inside:
       _remember_literal(statement, names)
   return found
+
+
+def _calls_inside(statement: ast.stmt) -> list[ast.Call]:
+  """The calls of `execute` in a statement, in the order written."""
+  match statement:
+    # Nearly always; walking the tree takes several times as long.
+    case ast.Assign(targets=[ast.Name()], value=value) | ast.Expr(value=value):
+      match value:
+        case ast.Call(
+          func=ast.Name() | ast.Attribute(value=ast.Name()),
+          args=[],
+          keywords=keywords,
+        ) if _is_execute(value.func) and all(
+          isinstance(keyword.value, ast.Constant) for keyword in keywords
+        ):
+          return [value]
+  found = [
+    node
+    for node in ast.walk(statement)
+    if isinstance(node, ast.Call) and _is_execute(node.func)
+  ]
+  return sorted(found, key=lambda call: (call.lineno, call.col_offset))
 
 
 def _is_execute(function: ast.expr) -> bool:

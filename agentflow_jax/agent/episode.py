@@ -41,6 +41,8 @@ OnTurn = Callable[[trajectory_lib.Turn], None]
 # Timers may fire this early: by then a deadline counts as passed.
 _CLOCK_SLACK_S = 0.02
 _MAX_ANALYSIS_CHARS = 4000
+# Scorers look at every character of an answer.
+_MAX_OUTPUT_CHARS = 100_000
 # Texts the memory budget is counted on; a turn is counted again and again.
 _COUNTED_TEXTS = 256
 
@@ -193,7 +195,10 @@ class _Run:
   def _record(self, open_turn: turn_lib.OpenTurn) -> trajectory_lib.Turn:
     turn = open_turn.freeze()
     self._turns.append(turn)
-    self._memory = self._memory.add(turn)
+    if open_turn.memory is None:
+      self._memory = self._memory.add(turn)
+    else:
+      self._memory = open_turn.memory.closed(turn.verdict)
     self._planner_tokens += self._tokens(turn.module_calls[0])
     if isinstance(turn.decision, trajectory_lib.ParseFailure):
       self._parse_failures += 1
@@ -222,7 +227,8 @@ class _Run:
       context=dataclasses.replace(scene.context, turn=len(self._turns)),
     )
     self._final_calls.append(call)
-    self._outputs[output] = quoting.scrub(call.completion.text)
+    text, _ = quoting.cut_middle(call.completion.text, _MAX_OUTPUT_CHARS)
+    self._outputs[output] = quoting.scrub(text)
 
   def trajectory(
     self, stop_reason: trajectory_lib.StopReason

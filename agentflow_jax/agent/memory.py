@@ -71,6 +71,11 @@ class Memory:
       verdict=turn.verdict,
     )
 
+  def closed(self, verdict: trajectory_lib.Verdict) -> "Memory":
+    """This memory, whose last turn was open, with that turn's verdict."""
+    last = dataclasses.replace(self.entries[-1], verdict=verdict)
+    return Memory((*self.entries[:-1], last))
+
   def add_open(
     self,
     *,

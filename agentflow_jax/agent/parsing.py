@@ -42,6 +42,7 @@ _SHOWN = {
   _TOOL_NAME: messages_lib.TOOL_NAME[:-1],
 }
 
+_NAME_SIGNS = str.maketrans("", "", "- _")
 _NAME_BREAKS = re.compile(r"[\s_-]+")
 
 _CONCLUSION = re.compile(
@@ -150,7 +151,7 @@ def _labelled_fields(
 ) -> dict[str, str] | trajectory_lib.ParseFailure:
   """The last complete run of labels with their values."""
   labels = list(_PLAN_LABEL.finditer(text))
-  names = [re.sub(r"[- _]", "", match["label"]).lower() for match in labels]
+  names = [_field_name(match["label"]) for match in labels]
   for i in range(len(names) - len(_PLAN_ORDER), -1, -1):
     if tuple(names[i : i + len(_PLAN_ORDER)]) == _PLAN_ORDER:
       break
@@ -173,7 +174,7 @@ def _json_fields(text: str) -> dict[str, str] | None:
     if not isinstance(value, Mapping):
       continue
     fields = {
-      re.sub(r"[- _]", "", str(key)).lower(): item
+      _field_name(str(key)): item
       for key, item in value.items()
       if item is not None
     }
@@ -200,6 +201,11 @@ def _decision(
     tool_name=known or tool_name[:_MAX_TOOL_NAME_CHARS].rstrip(),
     justification=_value(fields.get("justification", "")),
   )
+
+
+def _field_name(label: str) -> str:
+  """A label as the fields' keys are written: "Sub-Goal" is "subgoal"."""
+  return label.translate(_NAME_SIGNS).lower()
 
 
 def _value(text: str) -> str:

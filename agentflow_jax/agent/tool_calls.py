@@ -97,9 +97,9 @@ async def run_command(
     )
   outcome = CommandOutcome()
   for number, arguments in enumerate(parsed[:max_calls]):
-    call, result = await _checked_call(
-      arguments, tool, limits, dataclasses.replace(context, call=number)
-    )
+    if number != context.call:
+      context = dataclasses.replace(context, call=number)
+    call, result = await _checked_call(arguments, tool, limits, context)
     result = _cut_to_tokens(result, limits.max_output_tokens, count_tokens)
     outcome = CommandOutcome(
       calls=(*outcome.calls, call), results=(*outcome.results, result)

@@ -58,6 +58,8 @@ class OpenTurn:
   decision: trajectory_lib.Decision | trajectory_lib.ParseFailure | None = None
   command: str = ""
   outcome: tool_calls.CommandOutcome = tool_calls.CommandOutcome()
+  # With this turn in it, once the verifier is asked.
+  memory: memory_lib.Memory | None = None
   verdict: trajectory_lib.Verdict | None = None
   module_calls: list[trajectory_lib.ModuleCall] = dataclasses.field(
     default_factory=list
@@ -116,7 +118,7 @@ async def take_turn(
     return
   await _act(scene, shown, turn.decision, turn, context)
   turn.stage = messages_lib.ModuleRole.VERIFIER
-  open_memory = memory.add_open(
+  turn.memory = memory.add_open(
     index=turn.index,
     decision=turn.decision,
     calls=turn.outcome.calls,
@@ -125,7 +127,7 @@ async def take_turn(
   turn.verdict, call = await scene.modules.verifier.judge(
     question=scene.question,
     specs=scene.specs,
-    memory=scene.render(open_memory),
+    memory=scene.render(turn.memory),
     max_turns=scene.settings.max_turns,
     analysis=scene.analysis,
     context=context,

@@ -12,8 +12,8 @@ import jax
 from absl import logging
 
 from agentflow_jax.assembly import agents as agents_lib
+from agentflow_jax.assembly import judging, start
 from agentflow_jax.assembly import samplers as samplers_lib
-from agentflow_jax.assembly import start
 from agentflow_jax.assembly import world as world_lib
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import config_rules, protocols
@@ -23,7 +23,6 @@ from agentflow_jax.evaluation.report import report
 from agentflow_jax.hf import exporting
 from agentflow_jax.learner import learner as learner_lib
 from agentflow_jax.models import sharding
-from agentflow_jax.rewards import rule_reward
 from agentflow_jax.tasks import order
 from agentflow_jax.training import (
   checkpointing,
@@ -85,7 +84,7 @@ def _parts(
   stop: stop_signal.StopSignal,
 ) -> loop.Parts:
   config = world.config
-  reward_fn = rule_reward.RuleReward(world.scorers)
+  reward_fn = judging.build_reward(built.engines, world.scorers)
 
   async def evaluate(
     task: task_lib.Task, member: int
@@ -142,7 +141,9 @@ def _rollouts(
     run_one=run_one,
     reward_fn=reward_fn,
     config=config,
-    host_metrics=lambda: built.engines.metrics(reset=True),
+    host_metrics=lambda: (
+      built.engines.metrics(reset=True) | judging.metrics(reward_fn)
+    ),
   )
 
 

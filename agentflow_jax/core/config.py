@@ -125,11 +125,14 @@ class EnginesConfig:
   verifier: str = "frozen"
   generator: str = "frozen"
   tool: str = "frozen"
+  # Asked about answers the rules call wrong, greedily; "" = rules only.
+  judge: str = ""
   planner_options: EngineOptions = _section(EngineOptions)
   executor_options: EngineOptions = _section(EngineOptions)
   verifier_options: EngineOptions = _section(EngineOptions)
   generator_options: EngineOptions = _section(EngineOptions)
   tool_options: EngineOptions = _section(EngineOptions)
+  judge_options: EngineOptions = _section(EngineOptions)
   call_timeout_s: float = 120.0
   # Further tries after an infrastructure failure, with jittered back-off.
   retries: int = 2
@@ -148,15 +151,17 @@ class EnginesConfig:
   cache_dir: str = ""
 
   def by_role(self) -> dict[str, str]:
-    """Each role's engine name."""
-    return {role: getattr(self, role) for role in ENGINE_ROLES}
+    """Each role's engine name; a judge only if there is one."""
+    names = {role: getattr(self, role) for role in ENGINE_ROLES}
+    return {role: n for role, n in names.items() if n or role != JUDGE}
 
   def options(self, role: str) -> EngineOptions:
     return getattr(self, f"{role}_options")
 
 
+JUDGE = "judge"
 # The fields of EnginesConfig that name an engine.
-ENGINE_ROLES = ("planner", "executor", "verifier", "generator", "tool")
+ENGINE_ROLES = ("planner", "executor", "verifier", "generator", "tool", JUDGE)
 
 
 @dataclasses.dataclass

@@ -291,6 +291,7 @@ RULES: tuple[config_rule.Rule, ...] = (
     why="the warm start teaches labelled plans for compact prompts",
     training=True,
   ),
+  engine_rules.JUDGE,
   *(
     rule
     for role in config_lib.ENGINE_ROLES

@@ -51,10 +51,16 @@ def of_role(role: str) -> tuple[config_rule.Rule, ...]:
     config_rule.Rule(
       fields=fields(*sampling),
       broken=lambda c: (
-        getattr(c.engines, role) in (providers.TRAINABLE, providers.SCRIPTED)
+        (
+          getattr(c.engines, role) in (providers.TRAINABLE, providers.SCRIPTED)
+          or role == config_lib.JUDGE
+        )
         and changed(c, *sampling)
       ),
-      why="the policy is sampled by the sampler section, rules not at all",
+      why=(
+        "the policy is sampled by the sampler section, rules not at all, a "
+        "judge greedily"
+      ),
     ),
     config_rule.Rule(
       fields=fields("base_url"),
@@ -88,3 +94,10 @@ def of_role(role: str) -> tuple[config_rule.Rule, ...]:
       why=SAME_SAMPLER,
     ),
   )
+
+
+JUDGE = config_rule.Rule(
+  fields=("engines.judge",),
+  broken=lambda c: c.engines.judge in (providers.TRAINABLE, providers.SCRIPTED),
+  why="a judge is a PROVIDER:MODEL or frozen: it must not change in training",
+)

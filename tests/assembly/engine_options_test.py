@@ -1,14 +1,18 @@
 """Engine options from the config to the wire, and what they count."""
 
 import asyncio
+import contextlib
 
 import api_process
 import assembled_world
 import pytest
 
 from agentflow_jax.assembly import agents as agents_lib
+from agentflow_jax.assembly import judging
 from agentflow_jax.core import errors
+from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
+from agentflow_jax.rewards import rule_reward
 
 _API = "compatible:echo"
 
@@ -205,3 +209,44 @@ def test_roles_share_an_engine_if_they_name_the_same(api):
     await engines.aclose()
 
   asyncio.run(main())
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_the_judge_is_asked_about_what_rules_call_wrong(api, right):
+  """The server echoes the prompt, in which the task names both verdicts."""
+  config = assembled_world.config(
+    engines__judge=_API, engines__judge_options__base_url=api.base_url
+  )
+  task = task_lib.Task(
+    id="q", question="Who?", answers=("Ada",), data_source="test"
+  )
+  trajectory = trajectory_lib.Trajectory(
+    task=task,
+    member=0,
+    turns=(),
+    answer="Ada" if right else "Lady Lovelace",
+    outputs=(),
+    stop_reason=trajectory_lib.StopReason.VERIFIED,
+    policy_version=0,
+  )
+
+  async def main():
+    engines = agents_lib.Engines.of(config, {})
+    async with contextlib.aclosing(engines):
+      reward_fn = judging.build_reward(engines, {"exact_match"})
+      return await reward_fn(trajectory), judging.metrics(reward_fn)
+
+  reward, metrics = asyncio.run(main())
+  assert reward == float(right)
+  assert metrics["judge/asked"] == (not right)
+  if not right:
+    body = api.stats()["bodies"][-1]
+    assert "Lady Lovelace" in body["messages"][-1]["content"]
+    assert body["temperature"] == 0
+
+
+def test_without_a_judge_rules_decide():
+  engines = agents_lib.Engines.of(assembled_world.config(), {})
+  reward_fn = judging.build_reward(engines, {"exact_match"})
+  assert type(reward_fn) is rule_reward.RuleReward
+  assert judging.metrics(reward_fn) == {}

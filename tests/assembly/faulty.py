@@ -40,7 +40,6 @@ class Faults:
     self._share = share
     self._random = random.Random(seed)
     self.seen = collections.Counter()
-    self.engine_failures = 0
     self.blamed = set()
 
   def draw(self, context: engine_lib.CallContext) -> str:
@@ -82,8 +81,6 @@ class _Engine:
 
   async def generate(self, messages, sampling, context):
     fault = self._faults.draw(context)
-    if fault in (HANG, CRASH, BUSY, DOWN):
-      self._faults.engine_failures += 1
     await _wait(fault)
     if fault == BUSY:
       raise errors.RateLimitedError("busy", retry_after_s=0.01)

@@ -287,8 +287,8 @@ class LearnerConfig(learner_presets.Preset):
   # Resample zero-spread groups at most this many times (dynamic sampling).
   refill_rounds: int = 0
   # Packed row length and rows per device and micro-batch.
-  row_tokens: int = 2048
-  micro_batch_rows: int = 4
+  row_tokens: int = 20480
+  micro_batch_rows: int = 1
   # tree: a group's shared prefixes computed once; rows: one row per sample.
   packing: str = "tree"  # tree | rows
   # Completion tokens scored at once by the LM head.

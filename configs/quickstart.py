@@ -48,13 +48,13 @@ def _sampling(config: config_lib.Config) -> None:
 
 def _learning(config: config_lib.Config) -> None:
   """Many small steps; what they must not harm is copying unseen names."""
-  config.learner.lr = 4e-4
+  config.learner.lr = 3e-4
   config.learner.warmup_steps = 20
   config.learner.b2 = 0.99
   # Above the gradients of words that are no targets: they should stay put.
   config.learner.eps = 1e-5
   config.learner.train_embeddings = False
-  config.learner.kl_coefficient = 0.005
+  config.learner.kl_coefficient = 0.02
   config.learner.mini_batch_trajectories = 48
   config.learner.epochs = 2
   config.learner.row_tokens = 256

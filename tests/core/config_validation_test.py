@@ -103,6 +103,14 @@ _BROKEN = [
     {"tasks.train": "jsonl:a", "tasks.evaluation": "jsonl:a"},
     ("tools.search_index_dir", "tasks.train"),
   ),
+  ({"tools.embedding_url": "http://a"}, ("tools.embedding_model",)),
+  (
+    {
+      "tools.enabled": ("google_search", "python_coder"),
+      "tools.google_backend": "retrieve",
+    },
+    ("tools.google_backend", "tools.google_url"),
+  ),
   (
     {"tools.python_timeout_s": 120.0},
     ("tools.python_timeout_s", "tools.call_timeout_s"),

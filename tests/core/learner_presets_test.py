@@ -87,6 +87,7 @@ def test_reinforce_may_sample_single_members():
   config = config_lib.Config()
   config.learner.row_tokens = 20480
   config.rollout.group_size = 1
+  config.rollout.min_group = 1
   with pytest.raises(errors.ConfigError, match="group of one"):
     config_validation.validate(config)
   config.learner.preset = "reinforce"

@@ -54,9 +54,7 @@ def test_bad_rows_are_counted_and_refused_above_one_per_cent(tmp_path):
   path = _write(tmp_path / "c.jsonl", [{"id": "x"}, *good])
   assert len(list(corpora.passages(path))) == 200
   path = _write(tmp_path / "c.jsonl", [{"id": "x"}, {"text": "x"}, *good[:150]])
-  with pytest.raises(
-    errors.UserError, match=r"2 of 152 .*l:1: no field"
-  ):
+  with pytest.raises(errors.UserError, match=r"2 of 152 .*l:1: no field"):
     list(corpora.passages(path))
   with pytest.raises(errors.UserError, match="there are none"):
     list(corpora.passages(_write(tmp_path / "c.jsonl", [])))

@@ -13,7 +13,13 @@ _TOOLS = [
   "Python_Coder_Tool",
   "Base_Generator_Tool",
 ]
-_TURNS = {questions.ONE_HOP: 1, questions.TWO_HOP: 2, questions.COMPUTE: 3}
+_TURNS = {
+  questions.ONE_HOP: 1,
+  questions.TWO_HOP: 2,
+  questions.COMPUTE: 3,
+  questions.ARITHMETIC: 1,
+  questions.ONE_FACT: 2,
+}
 
 
 def _rewards(trajectories):

@@ -19,6 +19,8 @@ from agentflow_jax.tasks.worldfacts import (
 def _follow(path):
   """The gold value of a path, straight from the tables."""
   name = path.name
+  if path.attribute == grammar.NUMBER:
+    return name
   for attribute in (*path.links, path.attribute):
     name = facts.entities()[name].value(attribute)
   return name

@@ -13,7 +13,12 @@ from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.tasks.worldfacts import rules, schema
-from agentflow_jax.tools import base_generator, python_coder, wikipedia_search
+from agentflow_jax.tools import (
+  base_generator,
+  monty_sandbox,
+  python_coder,
+  wikipedia_search,
+)
 
 _ROLE = messages_lib.ModuleRole
 _SPECS = (wikipedia_search.SPEC, python_coder.SPEC, base_generator.SPEC)
@@ -33,6 +38,7 @@ _GOLD = (
 )
 _SUM = "What is the sum of the atomic numbers of Tin and Gold?"
 _NOT_KNOWN = "Compute with numbers that are not known yet"
+_INSTRUCTIONS = python_coder.instructions(monty_sandbox.MontySandbox)
 
 
 def _python(result):
@@ -248,7 +254,7 @@ def test_the_other_outputs_of_the_generator():
   ],
 )
 def test_expressions_become_programs(query, code):
-  text = _tool(python_coder._INSTRUCTIONS, query)
+  text = _tool(_INSTRUCTIONS, query)
   assert python_coder.first_python_block(text) == code
 
 
@@ -271,7 +277,7 @@ def test_expressions_become_programs(query, code):
   ],
 )
 def test_anything_else_becomes_no_program(query):
-  text = _tool(python_coder._INSTRUCTIONS, query)
+  text = _tool(_INSTRUCTIONS, query)
   assert python_coder.first_python_block(text) == (
     'raise ValueError("no numbers to compute with")'
   )
@@ -287,9 +293,7 @@ def test_anything_else_becomes_no_program(query):
 )
 @hypothesis.settings(max_examples=300, deadline=None)
 def test_programs_hold_nothing_but_one_operation(query):
-  code = python_coder.first_python_block(
-    _tool(python_coder._INSTRUCTIONS, query)
-  )
+  code = python_coder.first_python_block(_tool(_INSTRUCTIONS, query))
   assert code is not None
   (statement,) = ast.parse(code).body
   if isinstance(statement, ast.Raise):

@@ -9,13 +9,16 @@ Example:
   python launch/train.py --config.tools.search_index_dir=wiki_index ...
 """
 
+import asyncio
 import pathlib
 import time
+from collections.abc import Iterable
 
 from absl import flags
 
+from agentflow_jax.core import errors
 from agentflow_jax.tasks.datasets import corpora
-from agentflow_jax.tools import bm25_index
+from agentflow_jax.tools import bm25_index, dense_index, embeddings
 from agentflow_jax.training import cli
 
 _CORPUS = flags.DEFINE_string(
@@ -33,25 +36,47 @@ _CHUNK_WORDS = flags.DEFINE_integer(
   "Cut longer texts into passages of so many words; 0 = leave them.",
   lower_bound=0,
 )
+_EMBEDDING_URL = flags.DEFINE_string(
+  "embedding_url",
+  "",
+  "An OpenAI-compatible embedding API; then the index is dense.",
+)
+_EMBEDDING_MODEL = flags.DEFINE_string(
+  "embedding_model", "", "The model to ask there."
+)
 
 
 def main(argv: list[str]) -> None:
   del argv
   started_s = time.monotonic()
-  bm25_index.build(
-    (
-      bm25_index.Passage(id=passage_id, title=title, text=text)
-      for passage_id, title, text in corpora.passages(
-        pathlib.Path(_CORPUS.value), chunk_words=_CHUNK_WORDS.value
-      )
-    ),
-    _OUT.value,
+  passages = (
+    bm25_index.Passage(id=passage_id, title=title, text=text)
+    for passage_id, title, text in corpora.passages(
+      pathlib.Path(_CORPUS.value), chunk_words=_CHUNK_WORDS.value
+    )
   )
-  index = bm25_index.Bm25Index.open(_OUT.value)
+  if bool(_EMBEDDING_URL.value) != bool(_EMBEDDING_MODEL.value):
+    raise errors.UserError("--embedding_url and --embedding_model go together")
+  if _EMBEDDING_URL.value:
+    index = _build_dense(passages)
+  else:
+    bm25_index.build(passages, _OUT.value)
+    index = bm25_index.Bm25Index.open(_OUT.value)
   print(
     f"{len(index)} passages in {time.monotonic() - started_s:.1f} s: "
     f"{_OUT.value}"
   )
+
+
+def _build_dense(
+  passages: Iterable[bm25_index.Passage],
+) -> dense_index.DenseIndex:
+  embedder = embeddings.Embedder(_EMBEDDING_URL.value, _EMBEDDING_MODEL.value)
+  try:
+    asyncio.run(dense_index.build(passages, embedder, _OUT.value))
+  except errors.ToolHostError as error:
+    raise errors.UserError(str(error)) from error
+  return dense_index.DenseIndex.open(_OUT.value)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Flow: `build(passages, directory)` tokenises, scores every (term, passage) pair
 once and writes the arrays; `Bm25Index.open(directory).search(query, top_k)`
-adds up the postings of the query's terms. Scores are Lucene's BM25 (Kamphuis
+finds the best (tools/bm25_pruning.py). Scores are Lucene's BM25 (Kamphuis
 et al. 2020, "Which BM25 do you mean?"):
 
   idf(t) * tf / (tf + K1 * (1 - B + B * length / mean length)),
@@ -27,6 +27,7 @@ import mmap
 import os
 import pathlib
 import re
+import threading
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Self
@@ -34,7 +35,7 @@ from typing import Self
 import numpy as np
 
 from agentflow_jax.core import errors
-from agentflow_jax.tools import index_files
+from agentflow_jax.tools import bm25_pruning, index_files
 
 K1 = 1.5
 B = 0.75
@@ -206,6 +207,8 @@ class Bm25Index:
     self._posting_starts_V = posting_starts_V
     self._postings_P = postings_P
     self._scores_P = scores_P
+    self._most_V = np.maximum.reduceat(scores_P, posting_starts_V[:-1])
+    self._local = threading.local()
 
   @classmethod
   def open(cls, directory: str | os.PathLike[str]) -> Self:
@@ -249,13 +252,20 @@ class Bm25Index:
     """
     if top_k < 1:
       raise ValueError(f"top_k is {top_k}, need at least 1")
-    scores_N = self._score(query)
-    found = np.flatnonzero(scores_N)
-    scores = scores_N[found]
-    if len(found) > top_k:
-      # Drop what is worse than the k-th before sorting; ties all stay.
-      least = np.partition(scores, len(found) - top_k)[len(found) - top_k]
-      found, scores = found[scores >= least], scores[scores >= least]
+    # Terms are added in one fixed order: sums are bit-equal.
+    counts = collections.Counter(
+      self._term_index[word]
+      for word in words(query)
+      if word in self._term_index
+    )
+    terms = sorted(counts.items())
+    if not terms:
+      return []
+    arrays = (self._posting_starts_V, self._postings_P, self._scores_P)
+    found = bm25_pruning.candidates(
+      terms, *arrays, self._most_V, self._scratch(), top_k
+    )
+    scores = bm25_pruning.scores(found, terms, *arrays)
     # `found` ascends, so a stable sort leaves ties in the order of their ids.
     best = np.argsort(-scores, kind="stable")[:top_k]
     return [
@@ -263,19 +273,12 @@ class Bm25Index:
       for i in best
     ]
 
-  def _score(self, query: str) -> np.ndarray:
-    """float32 [N]. Terms are added in one fixed order: sums are bit-equal."""
-    counts = collections.Counter(
-      self._term_index[word]
-      for word in words(query)
-      if word in self._term_index
-    )
-    scores_N = np.zeros(len(self), np.float32)
-    for term, count in sorted(counts.items()):
-      start, end = self._posting_starts_V[term : term + 2]
-      # A term has one posting per passage, so no index repeats.
-      scores_N[self._postings_P[start:end]] += count * self._scores_P[start:end]
-    return scores_N
+  def _scratch(self) -> np.ndarray:
+    """float32 zeros [N], of this thread."""
+    scratch_N = getattr(self._local, "scratch_N", None)
+    if scratch_N is None:
+      scratch_N = self._local.scratch_N = np.zeros(len(self), np.float32)
+    return scratch_N
 
 
 def _map(path: pathlib.Path) -> np.ndarray:

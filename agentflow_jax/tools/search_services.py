@@ -13,8 +13,8 @@ from agentflow_jax.core import deadline as deadline_lib
 from agentflow_jax.core import errors
 from agentflow_jax.tools import service
 
-_GOOGLE_KEY = "GOOGLE_API_KEY"
-_ENGINE_ID = "GOOGLE_SEARCH_ENGINE_ID"
+GOOGLE_KEY = "GOOGLE_API_KEY"
+ENGINE_ID = "GOOGLE_SEARCH_ENGINE_ID"
 RETRIEVER_TOKEN = "RETRIEVER_TOKEN"
 
 
@@ -45,8 +45,8 @@ class ProgrammableSearch:
   def __init__(self, url: str, model: str):
     del model
     self._service = service.Service("Google search", url or self.URL)
-    self._headers = {"x-goog-api-key": _key(_GOOGLE_KEY)}
-    self._engine_id = _key(_ENGINE_ID)
+    self._headers = {"x-goog-api-key": _key(GOOGLE_KEY)}
+    self._engine_id = _key(ENGINE_ID)
 
   async def search(
     self, query: str, top_k: int, deadline: deadline_lib.Deadline
@@ -79,7 +79,7 @@ class GeminiGrounding:
     self._service = service.Service(
       "Gemini", f"{base}/models/{model}:generateContent"
     )
-    self._headers = {"x-goog-api-key": _key(_GOOGLE_KEY)}
+    self._headers = {"x-goog-api-key": _key(GOOGLE_KEY)}
 
   async def search(
     self, query: str, top_k: int, deadline: deadline_lib.Deadline

@@ -1,0 +1,337 @@
+"""Search tools against real servers on loopback that speak their APIs."""
+
+import asyncio
+import json
+import time
+import urllib.parse
+
+import local_server
+import numpy as np
+import pytest
+
+from agentflow_jax.core import engine as engine_lib
+from agentflow_jax.core import errors
+from agentflow_jax.core import messages as messages_lib
+from agentflow_jax.core import tool as tool_lib
+from agentflow_jax.tools import (
+  bm25_index,
+  dense_index,
+  embeddings,
+  fetching,
+  google_search,
+  mediawiki,
+  passages,
+  search_index,
+  search_services,
+  url_guard,
+  web_search,
+  wikipedia_search,
+)
+
+CONTEXT = engine_lib.CallContext(role=messages_lib.ModuleRole.EXECUTOR)
+Kind = tool_lib.ToolErrorKind
+
+
+class _Engine:
+  def __init__(self, answer="The kip."):
+    self.answer = answer
+    self.prompts = []
+
+  async def generate(self, messages, sampling, context):
+    self.prompts.append(messages[-1].content)
+    return engine_lib.Completion(
+      text=self.answer, finish_reason=engine_lib.FinishReason.STOP
+    )
+
+
+def _execute(tool, **arguments):
+  return asyncio.run(tool.execute(arguments, CONTEXT))
+
+
+def _google(backend, url, top_k=3):
+  service = search_services.SERVICES[backend](url, "a-model")
+  return google_search.GoogleSearch(service, top_k=top_k)
+
+
+def _query(handler):
+  return dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(handler.path).query))
+
+
+def test_chunks_overlap_and_lose_nothing():
+  assert passages.chunk("a b c d", words=3, overlap=1) == ["a b c", "c d"]
+  assert passages.chunk(" ") == []
+  text = " ".join(map(str, range(1000)))
+  chunks = passages.chunk(text)
+  assert {w for c in chunks for w in c.split()} == set(text.split())
+  assert all(len(c.split()) <= passages.CHUNK_WORDS for c in chunks)
+  assert chunks[0].split()[-20:] == chunks[1].split()[:20]
+  with pytest.raises(ValueError, match="overlap"):
+    passages.chunk("a", words=3, overlap=3)
+
+
+def test_the_lexical_order_puts_shared_words_first():
+  texts = ["nothing here", "the kip of Laos", "the capital", "Laos"]
+  assert passages.lexical_order("kip in Laos", texts, 2) == [1, 3]
+  assert passages.lexical_order("?", texts, 9) == [0, 1, 2, 3]
+
+
+def _wiki(handler):
+  query = _query(handler)
+  if query.get("list") == "search":
+    found = [{"pageid": 7}, {"pageid": 8}] if "kip" in query["srsearch"] else []
+    handler.send_json({"query": {"search": found}})
+  else:
+    page = query["pageids"]
+    filler = "Rivers and hills. " * 300
+    text = filler + "The currency is the kip." if page == "7" else filler
+    handler.send_json(
+      {"query": {"pages": [{"title": f"Page {page}", "extract": text}]}}
+    )
+
+
+def test_wikipedia_over_the_api_finds_the_passage_in_a_long_page():
+  with local_server.serving(_wiki) as server:
+    source = mediawiki.MediaWikiSearch(
+      server.url + "/w/api.php", passages.LexicalRanker()
+    )
+    tool = wikipedia_search.WikipediaSearch(source, top_k=1)
+    result = _execute(tool, query="currency kip")
+    assert result.output.startswith("Page 7: ")
+    assert result.output.endswith("The currency is the kip.")
+    assert len(result.output.split()) < 210
+    assert _execute(tool, query="nothing").error == Kind.NO_RESULT
+    asyncio.run(tool.check())
+
+
+@pytest.mark.parametrize(
+  "answer",
+  [
+    lambda h: h.send(b"", 500),
+    lambda h: h.send(b"", 429),
+    lambda h: h.send(b"{"),
+    lambda h: h.send_json([]),
+    lambda h: h.send_json({"query": {"search": [{}]}}),
+    lambda h: h.send_json({"items": 3, "results": 3, "result": 3}),
+    lambda h: None,
+  ],
+)
+@pytest.mark.parametrize(
+  "backend", ["wikipedia", "embedding", *search_services.SERVICES]
+)
+def test_services_that_fail_are_host_errors(monkeypatch, backend, answer):
+  for variable in ("GOOGLE_API_KEY", "GOOGLE_SEARCH_ENGINE_ID"):
+    monkeypatch.setenv(variable, "canary-secret")
+  with local_server.serving(answer) as server:
+    if backend == "wikipedia":
+      source = mediawiki.MediaWikiSearch(server.url, passages.LexicalRanker())
+      tool = wikipedia_search.WikipediaSearch(source)
+    elif backend == "embedding":
+      ranker = passages.DenseRanker(embeddings.Embedder(server.url, "m"))
+      call = ranker.rank("a", ["b"], 1, CONTEXT.deadline)
+      with pytest.raises(errors.ToolHostError):
+        asyncio.run(call)
+      return
+    else:
+      tool = _google(backend, server.url)
+    try:
+      result = _execute(tool, query="kip")
+    except errors.ToolHostError as error:
+      assert "canary" not in str(error)
+      assert server.url not in str(error)
+    else:  # an empty object is an answer for some of them
+      assert result.error == Kind.NO_RESULT
+    assert all("canary" not in path for _, path, _ in server.requests) or (
+      backend == "programmable_search"
+    )
+
+
+def test_google_programmable_search(monkeypatch):
+  monkeypatch.setenv("GOOGLE_API_KEY", "the-key")
+  monkeypatch.setenv("GOOGLE_SEARCH_ENGINE_ID", "the-engine")
+  items = [
+    {"title": "Laos", "link": "https://a.example/", "snippet": "A\ncountry."},
+    {"title": "Kip", "link": "https://b.example/"},
+  ]
+  with local_server.serving(lambda h: h.send_json({"items": items})) as server:
+    result = _execute(_google("programmable_search", server.url), query="Laos")
+    assert result.output.splitlines() == [
+      "[1] Laos (https://a.example/): A country.",
+      "[2] Kip (https://b.example/)",
+    ]
+    assert server.seen[0]["x-goog-api-key"] == "the-key"
+    assert "the-key" not in server.requests[0][1]
+    assert "cx=the-engine" in server.requests[0][1]
+
+
+def test_gemini_grounding_cites_its_sources(monkeypatch):
+  monkeypatch.setenv("GOOGLE_API_KEY", "the-key")
+  text = "\u00c9: the kip."
+  answer = {
+    "candidates": [
+      {
+        "content": {"parts": [{"text": text}]},
+        "groundingMetadata": {
+          "groundingChunks": [
+            {"web": {"uri": "https://a.example/", "title": "a"}}
+          ],
+          "groundingSupports": [
+            {
+              "segment": {"endIndex": len(text.encode())},
+              "groundingChunkIndices": [0, 7],
+            }
+          ],
+        },
+      }
+    ]
+  }
+  with local_server.serving(lambda h: h.send_json(answer)) as server:
+    result = _execute(_google("gemini", server.url), query="Laos?")
+    assert result.output.splitlines() == [
+      "\u00c9: the kip.[1]",
+      "[1] a (https://a.example/)",
+    ]
+    method, path, body = server.requests[0]
+    assert (method, path) == ("POST", "/models/a-model:generateContent")
+    assert json.loads(body)["tools"] == [{"google_search": {}}]
+
+
+def test_searxng():
+  found = [{"title": "T", "url": "https://a.example/", "content": None}] * 9
+  with local_server.serving(
+    lambda h: h.send_json({"results": found})
+  ) as server:
+    result = _execute(_google("searxng", server.url, top_k=2), query="a b")
+    assert len(result.output.splitlines()) == 2
+    assert server.requests[0][1] == "/search?q=a+b&format=json"
+
+
+def test_a_retrieve_endpoint(monkeypatch):
+  monkeypatch.setenv("RETRIEVER_TOKEN", "the-token")
+  document = {"id": "1", "contents": '"Laos"\nA country.'}
+  answers = [
+    {"result": [[{"document": document, "score": 1.5}]]},
+    {"result": [[document]]},
+    {"result": [[]]},
+  ]
+  with local_server.serving(lambda h: h.send_json(answers.pop(0))) as server:
+    tool = _google("retrieve", server.url + "/retrieve")
+    for _ in range(2):
+      assert _execute(tool, query="Laos").output == "[1] Laos: A country."
+    assert _execute(tool, query="Laos").error == Kind.NO_RESULT
+    assert json.loads(server.requests[0][2]) == {
+      "queries": ["Laos"], "topk": 3, "return_scores": True
+    }  # fmt: skip
+    assert server.seen[0]["authorization"] == "Bearer the-token"
+
+
+def test_missing_keys_and_addresses_are_refused_at_once(monkeypatch):
+  monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
+  for backend in ("programmable_search", "gemini"):
+    with pytest.raises(errors.UserError, match="GOOGLE_API_KEY"):
+      _google(backend, "")
+  for backend in ("searxng", "retrieve"):
+    with pytest.raises(errors.ConfigError, match="google_url"):
+      _google(backend, "")
+
+
+def _embedding(handler):
+  """Vectors that count the letters k and l."""
+  body = json.loads(handler.server.requests[-1][2])
+  rows = [[t.count("k"), t.count("l"), 1.0] for t in body["input"]]
+  data = [{"index": i, "embedding": row} for i, row in enumerate(rows)]
+  handler.send_json({"data": data[::-1]})
+
+
+def test_a_dense_index_is_searched_with_the_endpoint(tmp_path):
+  texts = {"1": "kkkk", "2": "llll", "3": "klkl"}
+  found = [
+    bm25_index.Passage(id=i, title=f"T{i}", text=t) for i, t in texts.items()
+  ]
+  with local_server.serving(_embedding) as server:
+    embedder = embeddings.Embedder(server.url + "/v1", "m")
+    asyncio.run(dense_index.build(found, embedder, tmp_path / "index"))
+    index = search_index.open_index(tmp_path / "index", embedder)
+    tool = wikipedia_search.WikipediaSearch(index, top_k=2)
+    result = _execute(tool, query="llllll")
+    assert result.output.splitlines() == ["T2: llll", "T3: klkl"]
+    asyncio.run(tool.check())
+    assert server.requests[0][1] == "/v1/embeddings"
+    ranker = passages.DenseRanker(embedder)
+    order = asyncio.run(
+      ranker.rank("lll", list(texts.values()), 2, CONTEXT.deadline)
+    )
+    assert order == [1, 2]
+  with pytest.raises(errors.UserError, match="embedding_url"):
+    search_index.open_index(tmp_path / "index")
+  opened = dense_index.DenseIndex.open(tmp_path / "index")
+  with pytest.raises(errors.UserError, match="embedding_model"):
+    opened.search(np.ones(5, np.float32), 1)
+  path = tmp_path / "index" / "vectors_ND.npy"
+  path.write_bytes(path.read_bytes()[:-1] + b"x")
+  with pytest.raises(errors.UserError, match="damaged"):
+    search_index.open_index(tmp_path / "index", embedder)
+
+
+def _web(server, engine, timeout_s=30.0):
+  return web_search.WebSearch(
+    engine,
+    engine_lib.SamplingParams(),
+    fetching.Fetcher(url_guard.Guard([server.authority]), timeout_s=timeout_s),
+    passages.LexicalRanker(),
+  )
+
+
+def test_a_page_is_read_ranked_and_answered_from():
+  filler = "<p>" + "Rivers and hills. " * 400
+  page = f"<title>Laos</title>{filler}<p>The currency is the kip.{filler}"
+  with local_server.serving(lambda h: h.send(page.encode())) as server:
+    engine = _Engine()
+    result = _execute(
+      _web(server, engine), query="Which currency?", url=server.url + "/laos"
+    )
+    assert result.output == f"The kip.\nSource: {server.url}/laos"
+    (prompt,) = engine.prompts
+    assert "The currency is the kip." in prompt
+    assert prompt.splitlines()[-1] == "Query: Which currency?"
+    assert len(prompt.split()) < 5 * 200 + 100
+
+
+@pytest.mark.parametrize(
+  ("answer", "kind"),
+  [
+    (lambda h: h.send(b"gone", 404), Kind.NO_RESULT),
+    (lambda h: h.send(b"", 500), Kind.NO_RESULT),
+    (lambda h: h.send(b"%PDF", kind="application/pdf"), Kind.NO_RESULT),
+    (lambda h: h.send(b"<script>only()</script>"), Kind.NO_RESULT),
+    (lambda h: time.sleep(2), Kind.NO_RESULT),
+    (lambda h: h.send(b"", 302, location="http://10.0.0.1/"),
+     Kind.INVALID_ARGUMENTS),
+  ],
+)  # fmt: skip
+def test_pages_that_can_not_be_read_are_results(answer, kind):
+  with local_server.serving(answer) as server:
+    engine = _Engine()
+    result = _execute(_web(server, engine, 1.0), query="q", url=server.url)
+    assert result.error == kind
+    assert engine.prompts == []
+
+
+def test_private_pages_are_refused_and_arguments_checked():
+  with local_server.serving(lambda h: h.send(b"secret")) as server:
+    tool = web_search.WebSearch(
+      _Engine(),
+      engine_lib.SamplingParams(),
+      fetching.Fetcher(url_guard.Guard()),
+      passages.LexicalRanker(),
+    )
+    for arguments in (
+      {"query": "q", "url": server.url},
+      {"query": "q", "url": "file:///etc/passwd"},
+      {"query": "q"},
+      {"query": " ", "url": "http://example.org"},
+      {"query": 1, "url": 2},
+    ):
+      result = _execute(tool, **arguments)
+      assert result.error == Kind.INVALID_ARGUMENTS, arguments
+    assert server.requests == []
+    asyncio.run(tool.check())

@@ -103,12 +103,12 @@ _BROKEN = [
     {"tasks.train": "jsonl:a", "tasks.evaluation": "jsonl:a"},
     ("tools.search_index_dir", "tasks.train"),
   ),
-  ({"tools.embedding_url": "http://a"}, ("tools.embedding_model",)),
   (
-    {
-      "tools.enabled": ("google_search", "python_coder"),
-      "tools.google_backend": "retrieve",
-    },
+    {"tools.embedding_url": "http://127.0.0.1:1/v1"},
+    ("tools.embedding_url", "tools.embedding_model"),
+  ),
+  (
+    {"tools.enabled": ("google_search",), "tools.google_backend": "searxng"},
     ("tools.google_backend", "tools.google_url"),
   ),
   (
@@ -131,18 +131,6 @@ _BROKEN = [
   ({"sampler.top_k": 5}, ("sampler.top_k",)),
   ({"sampler.min_p": 0.1}, ("sampler.min_p",)),
   ({"rollout.group_size": 1}, ("rollout.group_size",)),
-  (
-    {"learner.baseline": "none"},
-    ("learner.baseline", "learner.normalize_by_std"),
-  ),
-  (
-    {
-      "learner.baseline": "none",
-      "learner.normalize_by_std": False,
-      "learner.refill_rounds": 1,
-    },
-    ("learner.baseline", "learner.refill_rounds"),
-  ),
   (
     {"learner.mini_batch_trajectories": 48},
     (

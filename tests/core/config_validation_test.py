@@ -104,6 +104,14 @@ _BROKEN = [
     ("tools.search_index_dir", "tasks.train"),
   ),
   (
+    {"tools.embedding_url": "http://127.0.0.1:1/v1"},
+    ("tools.embedding_url", "tools.embedding_model"),
+  ),
+  (
+    {"tools.enabled": ("google_search",), "tools.google_backend": "searxng"},
+    ("tools.google_backend", "tools.google_url"),
+  ),
+  (
     {"tools.python_timeout_s": 120.0},
     ("tools.python_timeout_s", "tools.call_timeout_s"),
   ),

@@ -163,8 +163,9 @@ def test_it_does_not_open_up_by_accident(tmp_path):
     assert len(complaint.strip().splitlines()) == 1
 
 
-async def _client(port, queries, latencies, pause_s):
+async def _client(port, queries, latencies, pause_s, first_s):
   """Asks one query after the other on one connection."""
+  await asyncio.sleep(first_s)
   reader, writer = await asyncio.open_connection("127.0.0.1", port)
   for query in queries:
     body = json.dumps({"queries": [query], "topk": 3, "return_scores": True})
@@ -183,7 +184,13 @@ async def _load(port, queries, pause_s, clients=256, each=10):
   latencies = []
   await asyncio.gather(
     *(
-      _client(port, queries[n * each : (n + 1) * each], latencies, pause_s)
+      _client(
+        port,
+        queries[n * each : (n + 1) * each],
+        latencies,
+        pause_s,
+        pause_s * n / clients,  # they are not in step
+      )
       for n in range(clients)
     )
   )

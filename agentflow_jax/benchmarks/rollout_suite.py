@@ -68,7 +68,7 @@ class Rollouts:
     for turn, call in enumerate(calls):
       output = await self._sampler.sample(
         sampler_lib.SampleRequest(
-          prompt_ids=call.prompt,
+          prompt_ids=call.prompt.tolist(),
           sampling=engine_lib.SamplingParams(max_tokens=call.completion_tokens),
           key_words=(seed, call.row * len(calls) + turn),
           session=call.row,

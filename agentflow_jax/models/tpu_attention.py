@@ -17,6 +17,7 @@ C blocks, S tokens of a block.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ def tpu_attention(
 
   q_BNTH, k_BKTH, v_BKTH = map(head_first, (q_BTNH, k_BTKH, v_BTKH))
   end_BT = jnp.pad(subtree_end_BT, ((0, 0), (0, pad)))  # nobody sees padding
-  out_BNTH = _attention(block, interpret, q_BNTH, k_BKTH, v_BKTH, end_BT)
+  out_BNTH: Any = _attention(block, interpret, q_BNTH, k_BKTH, v_BKTH, end_BT)
   return jnp.transpose(out_BNTH, (0, 2, 1, 3))[:, :t]
 
 

@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from agentflow_jax.core import errors, redaction
@@ -100,6 +100,15 @@ def record_file(
     yield write
     os.fsync(file.fileno())
   os.replace(partial, path)
+
+
+def record_all(
+  path: str | os.PathLike, step: int, trajectories: Iterable[Trajectory]
+) -> None:
+  """Writes trajectories as one file, see `record_file`."""
+  with record_file(path, step=step) as write:
+    for trajectory in trajectories:
+      write(trajectory)
 
 
 def to_line(

@@ -181,7 +181,10 @@ def _window(arch, geometry, params, eos_ids, first, cache, rows_G, knobs_G):
   # has written; those stay, because other prompts may reuse them.
   first_G = (rows_G[:, Row.DRAWN] == 0).astype(jnp.int32)
   first_G = jnp.where(end.active_G, first_G, geometry.decode_steps)
-  cache = cache_lib.append_decoded(cache, *end.fresh, first, cached_G, first_G)
+  keys_LGKTH, values_LGKTH = end.fresh
+  cache = cache_lib.append_decoded(
+    cache, keys_LGKTH, values_LGKTH, first, cached_G, first_G
+  )
   return cache, end
 
 

@@ -12,7 +12,6 @@ tools or datasets.
 
 import contextlib
 import dataclasses
-import pathlib
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -28,7 +27,7 @@ from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.evaluation import scores
 from agentflow_jax.learner import learner as learner_lib
 from agentflow_jax.learner import train_state
-from agentflow_jax.rollout import group_rollout, leak_audit, recorder
+from agentflow_jax.rollout import group_rollout, recorder
 from agentflow_jax.training import (
   checkpointing,
   metrics_writer,
@@ -196,7 +195,7 @@ class Trainer:
     with self._phase("record"):
       if iteration % parts.config.rollout.record_every == 0:
         path = recorder.iteration_path(parts.run_dir.path, iteration)
-        _record(path, iteration, rollout.trajectories)
+        recorder.record_all(path, iteration, rollout.trajectories)
     self._position = Position(
       iteration=iteration,
       task_position=rollout.position,
@@ -204,7 +203,7 @@ class Trainer:
     )
     self._accuracy = None
     metrics = (
-      rollout_metrics(rollout)
+      rollouts.rollout_metrics(rollout)
       | learning
       | {f"sampler/{name}": value for name, value in sampling.items()}
       | {f"phase_s/{name}": value for name, value in self._phase_s.items()}
@@ -264,7 +263,7 @@ class Trainer:
     summary = scores.summarise(trajectories, tasks=parts.evaluation_tasks)
     iteration = self._position.iteration
     path = parts.run_dir.evaluation_rollouts(when)
-    _record(path, iteration, trajectories)
+    recorder.record_all(path, iteration, trajectories)
     self._writer.write_evaluation(
       iteration=iteration, when=when, summary=summary
     )
@@ -331,60 +330,6 @@ class Trainer:
     finally:
       elapsed_s = time.monotonic() - started_s
       self._phase_s[name] = self._phase_s.get(name, 0.0) + elapsed_s
-
-
-def _record(
-  path: pathlib.Path,
-  iteration: int,
-  trajectories: Sequence[trajectory_lib.Trajectory],
-) -> None:
-  with recorder.record_file(path, step=iteration) as write:
-    for trajectory in trajectories:
-      write(trajectory)
-
-
-def rollout_metrics(rollout: rollouts.Rollout) -> dict[str, float]:
-  """What the trajectories of one iteration show."""
-  trajectories = rollout.trajectories
-  summary = scores.summarise(
-    trajectories,
-    members=len(rollout.groups[0].trajectories),
-    resamples=0,
-  )
-  planner_tokens = sum(
-    len(completion.token_ids)
-    for trajectory in rollout.trajectories
-    for turn in trajectory.turns
-    for completion in [turn.module_calls[0].completion]
-  )
-  rewards: dict[str, list[float]] = {}
-  for trajectory in rollout.trajectories:
-    if trajectory.reward is not None and trajectory.task.family:
-      rewards.setdefault(trajectory.task.family, []).append(trajectory.reward)
-  valid = [r.reward for r in rollout.trajectories if r.reward is not None]
-  return (
-    {
-      "reward": sum(valid) / max(1, len(valid)),
-      "turns": summary["mean_turns"],
-      "tool_error_rate": summary["tool_error_rate"],
-      "parse_failure_rate": summary["parse_failure_rate"],
-      "completion_tokens": summary["completion_tokens"],
-      "planner_tokens": float(planner_tokens),
-      "refilled_groups": float(rollout.refilled),
-      "lost_groups": float(sum(not group.valid for group in rollout.groups)),
-    }
-    | {
-      f"flagged/{flag}": float(sum(flag in t.flags for t in trajectories))
-      for flag in leak_audit.FLAGS
-    }
-    | rollout.host_metrics
-    | {
-      f"reward/{name}": sum(values) / len(values)
-      for name, values in sorted(rewards.items())
-    }
-    | {f"tool_mix/{n}": share for n, share in summary["tool_mix"].items()}
-    | {f"stop/{n}": float(c) for n, c in summary["stop_reasons"].items()}
-  )
 
 
 def _mean_of(steps: Sequence[dict[str, float]]) -> dict[str, float]:

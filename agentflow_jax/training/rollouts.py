@@ -15,7 +15,8 @@ from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import protocols
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
-from agentflow_jax.rollout import group_rollout
+from agentflow_jax.evaluation import scores
+from agentflow_jax.rollout import group_rollout, leak_audit
 from agentflow_jax.tasks import order as order_lib
 
 # (task, member, iteration) -> the unscored trajectory of a training episode.
@@ -115,3 +116,47 @@ class RolloutRunner:
 def has_spread(group: trajectory_lib.TrajectoryGroup) -> bool:
   """True if two valid members have different rewards."""
   return len({t.reward for t in group.valid}) > 1
+
+
+def rollout_metrics(rollout: Rollout) -> dict[str, float]:
+  """What the trajectories of one iteration show."""
+  trajectories = rollout.trajectories
+  summary = scores.summarise(
+    trajectories,
+    members=len(rollout.groups[0].trajectories),
+    resamples=0,
+  )
+  planner_tokens = sum(
+    len(completion.token_ids)
+    for trajectory in rollout.trajectories
+    for turn in trajectory.turns
+    for completion in [turn.module_calls[0].completion]
+  )
+  rewards: dict[str, list[float]] = {}
+  for trajectory in rollout.trajectories:
+    if trajectory.reward is not None and trajectory.task.family:
+      rewards.setdefault(trajectory.task.family, []).append(trajectory.reward)
+  valid = [r.reward for r in rollout.trajectories if r.reward is not None]
+  return (
+    {
+      "reward": sum(valid) / max(1, len(valid)),
+      "turns": summary["mean_turns"],
+      "tool_error_rate": summary["tool_error_rate"],
+      "parse_failure_rate": summary["parse_failure_rate"],
+      "completion_tokens": summary["completion_tokens"],
+      "planner_tokens": float(planner_tokens),
+      "refilled_groups": float(rollout.refilled),
+      "lost_groups": float(sum(not group.valid for group in rollout.groups)),
+    }
+    | {
+      f"flagged/{flag}": float(sum(flag in t.flags for t in trajectories))
+      for flag in leak_audit.FLAGS
+    }
+    | dict(rollout.host_metrics)
+    | {
+      f"reward/{name}": sum(values) / len(values)
+      for name, values in sorted(rewards.items())
+    }
+    | {f"tool_mix/{n}": share for n, share in summary["tool_mix"].items()}
+    | {f"stop/{n}": float(c) for n, c in summary["stop_reasons"].items()}
+  )

@@ -5,7 +5,7 @@ from loop_parts import STOP, TASKS, make_trajectory
 
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.core import trajectory as trajectory_lib
-from agentflow_jax.training import loop, rollouts
+from agentflow_jax.training import rollouts
 
 
 def test_rollout_metrics_of_hand_made_trajectories():
@@ -21,7 +21,7 @@ def test_rollout_metrics_of_hand_made_trajectories():
       make_trajectory(odd, 1, turns=5, stop_reason=STOP.INFRA_ERROR),
     ],
   ]
-  metrics = loop.rollout_metrics(
+  metrics = rollouts.rollout_metrics(
     rollouts.Rollout(
       groups=tuple(
         trajectory_lib.TrajectoryGroup(

@@ -9,13 +9,19 @@ came on stdin. Output comes back through a pipe that is read up to a limit.
 
 The pid namespace ends with its first process, which dies with bwrap, which
 dies with the thread that started it: nothing survives a program or a crash of
-ours. Time counts from "ready", so a slow host is not the program's fault, and
-a jail that never gets there is a host failure, which no program can fake.
+ours. For its first milliseconds that first process waits for bwrap without
+being bound to it, so a kill goes to their whole process group; only a SIGKILL
+to us in that moment leaves it behind, waiting, with no program in it.
+
+Time counts from "ready", so a slow host is not the program's fault, and a jail
+that never gets there is a host failure, which no program can fake.
 
 What this does not cover: a bug in the kernel. Memory is limited by address
 space (the limit plus room for libraries) and by the size of the scratch.
 """
 
+import contextlib
+import dataclasses
 import importlib.util
 import math
 import os
@@ -63,7 +69,14 @@ _JAIL = (
 )
 
 
-class BubblewrapSandbox(sandbox_lib.Sandbox[sandbox_program.Program]):
+class JailedProgram(sandbox_program.Program):
+  """A program in a jail; its process id is that of bwrap."""
+
+  def send_kill(self, pid: int) -> None:
+    os.killpg(pid, signal.SIGKILL)
+
+
+class BubblewrapSandbox(sandbox_lib.Sandbox[JailedProgram]):
   """One jail per program; nothing is kept between programs."""
 
   modules = "the standard library"
@@ -93,12 +106,10 @@ class BubblewrapSandbox(sandbox_lib.Sandbox[sandbox_program.Program]):
   def _refusal(self, reason: str) -> errors.UserError:
     return sandbox_lib.does_not_work(reason, _REMEDY)
 
-  def _new_program(self, code: str) -> sandbox_program.Program:
-    return sandbox_program.Program(code)
+  def _new_program(self, code: str) -> JailedProgram:
+    return JailedProgram(code)
 
-  def _run_blocking(
-    self, program: sandbox_program.Program
-  ) -> sandbox_lib.SandboxRun:
+  def _run_blocking(self, program: JailedProgram) -> sandbox_lib.SandboxRun:
     program.raise_if_cancelled()
     try:
       with tempfile.TemporaryFile() as source:
@@ -111,7 +122,9 @@ class BubblewrapSandbox(sandbox_lib.Sandbox[sandbox_program.Program]):
     except OSError as error:
       raise errors.ToolHostError(f"the sandbox failed: {error}") from error
     program.raise_if_cancelled()
-    return self._result(jail, ended)
+    return dataclasses.replace(
+      self._result(jail, ended), duration_s=jail.duration_s
+    )
 
   def _start(self, source, ready: int) -> subprocess.Popen:
     """Starts bwrap; `source` becomes stdin, `ready` is inherited."""
@@ -138,6 +151,7 @@ class BubblewrapSandbox(sandbox_lib.Sandbox[sandbox_program.Program]):
         stderr=subprocess.PIPE,
         pass_fds=(ready, rules.fileno()),
         env={},
+        process_group=0,
       )
 
   def _result(self, jail: "_Jail", ended: str) -> sandbox_lib.SandboxRun:
@@ -174,7 +188,7 @@ class BubblewrapSandbox(sandbox_lib.Sandbox[sandbox_program.Program]):
 class _Jail:
   """One running bwrap and what came out of it."""
 
-  def __init__(self, start, source, program: sandbox_program.Program):
+  def __init__(self, start, source, program: JailedProgram):
     self._program = program
     self._read_ready, write_ready = os.pipe()
     try:
@@ -185,6 +199,8 @@ class _Jail:
     finally:
       os.close(write_ready)
     self.ready = False
+    self.duration_s = 0.0  # from "ready" until nothing of it was left
+    self._ready_s = 0.0
     self._output = bytearray()
     self._errors = bytearray()
 
@@ -210,11 +226,14 @@ class _Jail:
   def __exit__(self, *exc_info) -> None:
     """Kills what is left, and returns when it is gone."""
     try:
-      self._process.kill()
+      if self._process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+          self._program.send_kill(self.pid)
       # The pipes close when the last process of the jail has died.
       self._drain(time.monotonic() + _END_S, keep=False)
       self._program.detach()
       self._process.wait(_END_S)
+      self.duration_s = time.monotonic() - self._ready_s
     finally:
       os.close(self._read_ready)
       for pipe in (self._process.stdout, self._process.stderr):
@@ -252,7 +271,7 @@ class _Jail:
           if not data:
             selector.unregister(key.fileobj)
           elif key.fd == self._read_ready:
-            self.ready = True
+            self.ready, self._ready_s = True, time.monotonic()
             return ""
           if keep and not self._keep(key.fileobj, data):
             return "output"

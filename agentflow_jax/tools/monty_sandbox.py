@@ -21,7 +21,9 @@ What this does not cover: a bug in the interpreter itself. An escape from it
 would run with this user's rights; a worker has no namespace or seccomp jail.
 """
 
+import dataclasses
 import threading
+import time
 from typing import Any
 
 from absl import logging
@@ -93,9 +95,16 @@ class MontySandbox(sandbox_lib.Sandbox[sandbox_program.MontyProgram]):
   def _run_blocking(
     self, program: sandbox_program.MontyProgram
   ) -> sandbox_lib.SandboxRun:
+    program.raise_if_cancelled()
+    started_s = time.monotonic()
+    run = self._fed(program)
+    return dataclasses.replace(run, duration_s=time.monotonic() - started_s)
+
+  def _fed(
+    self, program: sandbox_program.MontyProgram
+  ) -> sandbox_lib.SandboxRun:
     monty = self._monty
     try:
-      program.raise_if_cancelled()
       self._start()
       with self._checkout() as session:
         try:

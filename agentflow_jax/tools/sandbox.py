@@ -43,6 +43,8 @@ class SandboxRun:
   output: str = ""
   error: tool_lib.ToolErrorKind | None = None
   message: str = ""
+  # From its start until it was gone; two equal runs may differ in it.
+  duration_s: float = dataclasses.field(default=0.0, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,11 @@ class Program:
     with self._lock:
       if self._pid is not None:
         with contextlib.suppress(ProcessLookupError):  # died by itself
-          os.kill(self._pid, signal.SIGKILL)
+          self.send_kill(self._pid)
+
+  def send_kill(self, pid: int) -> None:
+    """Kills a worker process, and what belongs to it."""
+    os.kill(pid, signal.SIGKILL)
 
   @property
   def running(self) -> bool:

@@ -238,6 +238,26 @@ def test_a_jail_that_only_pretends_is_a_host_failure(tmp_path, monkeypatch):
   asyncio.run(sandbox.aclose())
 
 
+@pytest.mark.timeout(60)
+def test_a_jail_cancelled_while_it_starts_leaves_nothing(tmp_path, monkeypatch):
+  """As bwrap in its first moments: a child that would outlive it."""
+  pid_file = tmp_path / "pid"
+  _fake_bwrap(tmp_path, monkeypatch, f"sleep 1000 & echo $! > {pid_file}; wait")
+  sandbox = _new(workers=1)
+
+  async def cancel_it():
+    run = asyncio.create_task(sandbox.run("1"))
+    while not pid_file.exists() or not pid_file.read_text().strip():
+      await asyncio.sleep(0.01)
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    await sandbox.aclose()
+
+  asyncio.run(cancel_it())
+  stat = pathlib.Path(f"/proc/{pid_file.read_text().strip()}/stat")
+  assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
 _NUMBERS = {
   "x86_64": ("/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "__NR_"),
   "aarch64": ("/usr/include/asm-generic/unistd.h", "__NR_"),

@@ -96,9 +96,10 @@ class MontySandbox(sandbox_lib.Sandbox[sandbox_program.MontyProgram]):
     self, program: sandbox_program.MontyProgram
   ) -> sandbox_lib.SandboxRun:
     program.raise_if_cancelled()
-    started_s = time.monotonic()
     run = self._fed(program)
-    return dataclasses.replace(run, duration_s=time.monotonic() - started_s)
+    return dataclasses.replace(
+      run, duration_s=time.monotonic() - program.started_s
+    )
 
   def _fed(
     self, program: sandbox_program.MontyProgram

@@ -13,6 +13,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from typing import Any
 
 from agentflow_jax.core import errors
@@ -35,11 +36,13 @@ class Program:
     self.cancelled = False
     self._lock = threading.Lock()
     self._pid: int | None = None
+    self.started_s = 0.0  # monotonic, once a worker has it
 
   def attach(self, pid: int | None) -> None:
     """Called with the session held, before anything runs."""
     with self._lock:
       self._pid = pid
+    self.started_s = time.monotonic()
     self.raise_if_cancelled()
 
   def detach(self) -> None:

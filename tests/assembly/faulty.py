@@ -118,6 +118,5 @@ def left_over():
 
 def assert_nothing_left(before):
   after = left_over()
-  assert {
-    name: after[name] for name in after if after[name] > before[name]
-  } == {}
+  grown = {name: n - before[name] for name, n in after.items()}
+  assert max(grown.values()) <= 0, grown

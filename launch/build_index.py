@@ -6,7 +6,7 @@ The index is memory-mapped: it opens at once and is shared by processes.
 
 Example:
   python launch/build_index.py --corpus=wiki_passages.jsonl.gz --out=wiki_index
-  python launch/train.py --config.tools.search_index_dir=wiki_index ...
+  python launch/train.py --config.tools.search_index_dir=wiki_index
 """
 
 import asyncio

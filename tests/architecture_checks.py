@@ -52,6 +52,8 @@ BROAD_HANDLERS = {
   "agentflow_jax/agent/tool_calls.py": "_guarded",
   # The Rust binding raises bare Exception for a bad file.
   "agentflow_jax/hf/tokenizer.py": "_backend",
+  # The MCP SDK reports a server it can not use as almost anything.
+  "agentflow_jax/tools/mcp_tools.py": "_hold",
 }
 
 # Runs a model's program, but only as a process of its own inside the jail:

@@ -79,8 +79,7 @@ class AgentConfig:
   turn_timeout_s: float = 500.0
   # Unreadable plans in a row that end the episode as PARSE_FAILURE.
   max_parse_failures: int = 3
-  # full: descriptions and format rules for a general LLM; compact: labels
-  # only, for a small planner that was warm-started to speak the format.
+  # full: with rules, for any LLM; compact: labels, for a warm-started planner.
   prompt_style: str = "full"  # full | compact
   # labelled: "Context: .. Sub-Goal: .. Tool Name: .."; json: one object.
   plan_format: str = "labelled"  # labelled | json
@@ -141,8 +140,7 @@ class EnginesConfig:
   frozen_max_tokens: int = 1024
   # Calls to one role's API at the same time; further ones wait.
   max_concurrent_calls: int = 64
-  # Failures in a row after which an API is left alone for a while, and how
-  # long; then one call tries it again.
+  # Failures in a row that leave an API alone for a while, and for how long.
   circuit_failures: int = 5
   circuit_pause_s: float = 10.0
   # Let APIs send answers piece by piece (for gateways that cut idle calls).
@@ -183,8 +181,7 @@ class ToolsConfig:
   # What launch/build_index.py wrote; "" = the index worldfacts builds.
   search_index_dir: str = ""
   search_top_k: int = 3
-  # An OpenAI-compatible embedding API, which then ranks passages and searches
-  # dense indexes; "" = BM25.
+  # An OpenAI-compatible embedding API for dense search; "" = BM25.
   embedding_url: str = ""
   embedding_model: str = ""
   # Who answers google_search, and where ("" = Google's own address).
@@ -198,8 +195,7 @@ class ToolsConfig:
   user_modules: tuple[str, ...] = ()
   # MCP servers whose tools are added: NAME=COMMAND or NAME=URL.
   mcp_servers: tuple[str, ...] = ()
-  # Where model code runs. monty: a subset of Python, no OS behind it;
-  # bubblewrap: all of CPython in a jail, with numpy and sympy if installed.
+  # Where model code runs: monty (a subset) | bubblewrap (CPython in a jail).
   python_sandbox: str = "monty"  # monty | bubblewrap
   python_timeout_s: float = 10.0
   python_memory_mb: int = 256
@@ -237,8 +233,7 @@ class RolloutConfig:
   min_group: int = 2
   # Record every n-th iteration's trajectories as JSONL.
   record_every: int = 1
-  # record: write down every engine and tool answer; replay: use them instead
-  # of engines and tools, for the same tokens without network or keys.
+  # record: keep all engine and tool answers; replay: answer from them.
   replay: str = "off"  # off | record | replay
   replay_dir: str = ""
 
@@ -247,8 +242,7 @@ class RolloutConfig:
 class LearnerConfig(learner_presets.Preset):
   """Flow-GRPO and its optimizer (design section 5)."""
 
-  # Recipe for the loss fields, applied before any other key: flow_grpo |
-  # agentflow_code | grpo | dr_grpo | dapo | gspo | reinforce | rloo.
+  # Recipe of core/learner_presets.py for the loss, before any other key.
   preset: str = learner_presets.field()
   lr: float = 1e-6
   schedule: str = "constant"  # constant | linear | cosine
@@ -258,8 +252,7 @@ class LearnerConfig(learner_presets.Preset):
   eps: float = 1e-8
   weight_decay: float = 0.01
   max_grad_norm: float = 1.0
-  # False keeps the embedding table and the head: what is learnt is then about
-  # no single token, and a small planner still copies names it never trained on.
+  # False: embeddings and head stay, so that unseen names are still copied.
   train_embeddings: bool = True
   # Trajectories per optimizer step; 0 = all of the iteration.
   mini_batch_trajectories: int = 0
@@ -277,8 +270,7 @@ class LearnerConfig(learner_presets.Preset):
   ratio: str = "token"  # token | sequence (GSPO)
   # Truncated importance sampling cap on the ratio weight; 0 = off.
   importance_cap: float = 0.0
-  # Clip against logprobs that the learner computes before the first step;
-  # importance_cap then bounds the correction for the sampler's own.
+  # Clip against logprobs that the learner computes before the first step.
   recompute_behavior: bool = False
   # Taken off a reward; "none" needs normalize_by_std=False.
   baseline: str = "group_mean"  # group_mean | leave_one_out | none

@@ -30,6 +30,14 @@ _CHAT_TEMPLATE = (
   "{{ '<|im_start|>assistant\\n' }}"
   "{% endif %}"
 )
+_CONFIG = {
+  # Known to transformers 4 and 5.
+  "tokenizer_class": "PreTrainedTokenizerFast",
+  "eos_token": "<|im_end|>",
+  "pad_token": "<|endoftext|>",
+  "clean_up_tokenization_spaces": False,
+  "model_max_length": 1_000_000,
+}
 _MIN_VOCAB = 256 + len(SPECIAL_TOKENS)
 
 
@@ -83,18 +91,10 @@ def train_tokenizer(
       for token in SPECIAL_TOKENS
     ]
   )
-  config = {
-    # Known to transformers 4 and 5.
-    "tokenizer_class": "PreTrainedTokenizerFast",
-    "eos_token": "<|im_end|>",
-    "pad_token": "<|endoftext|>",
-    "clean_up_tokenization_spaces": False,
-    "model_max_length": 1_000_000,
-  }
   trained = tokenizer_lib.HfTokenizer(
     {
       tokenizer_lib.TOKENIZER_FILE: backend.to_str(pretty=True),
-      tokenizer_lib.CONFIG_FILE: json.dumps(config, indent=2) + "\n",
+      tokenizer_lib.CONFIG_FILE: json.dumps(_CONFIG, indent=2) + "\n",
       tokenizer_lib.TEMPLATE_FILE: _CHAT_TEMPLATE,
     }
   )

@@ -67,11 +67,7 @@ async def run_groups(
       it is cancelled.
     Exception: whatever bug `run_one`, `reward_fn` or `on_trajectory` raised.
   """
-  if group_size < 1 or max_concurrent_episodes < 1:
-    raise ValueError(
-      f"group_size={group_size} and max_concurrent_episodes="
-      f"{max_concurrent_episodes} must be at least 1"
-    )
+  _check_sizes(group_size, max_concurrent_episodes)
   rollout = _Rollout(
     run_one=run_one,
     reward_fn=reward_fn,
@@ -88,16 +84,22 @@ async def run_groups(
   for (index, member), episode in running.items():
     if episode.cancelled():
       rollout.give_up((index, member), tasks[index], timeout_s)
-  return [
-    _viable(
-      trajectory_lib.TrajectoryGroup(
-        task=task,
-        trajectories=tuple(rollout.final[index, member] for member in members),
-      ),
-      min_group,
+  groups = [
+    trajectory_lib.TrajectoryGroup(
+      task=task,
+      trajectories=tuple(rollout.final[index, member] for member in members),
     )
     for index, task in enumerate(tasks)
   ]
+  return [_viable(group, min_group) for group in groups]
+
+
+def _check_sizes(group_size: int, max_concurrent_episodes: int) -> None:
+  if group_size < 1 or max_concurrent_episodes < 1:
+    raise ValueError(
+      f"group_size={group_size} and max_concurrent_episodes="
+      f"{max_concurrent_episodes} must be at least 1"
+    )
 
 
 def _viable(

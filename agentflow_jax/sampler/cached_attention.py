@@ -116,21 +116,10 @@ def decode_attend(
     def read(index, state):
       at = (layer, index * blocks_per_read, first, 0, 0, 0)
       size = (1, blocks_per_read, q_BKGH.shape[0])
-      key_UBKHC = _block(cache.keys_LJSKHC, at, size)[0]
-      value_UBKCH = _block(cache.values_LJSKCH, at, size)[0]
-      # Side by side while they are copied anyway: fewer and longer products.
-      key_BKHUC = jnp.transpose(key_UBKHC, (1, 2, 3, 0, 4))
-      value_BKUCH = jnp.transpose(value_UBKCH, (1, 2, 0, 3, 4))
-      rows, kv_heads, head_dim = key_BKHUC.shape[:3]
       position_X = index * read_tokens + jnp.arange(read_tokens)
       seen_BX = position_X < cached_B[:, None]
-      return _more(
-        state,
-        q_BKGH,
-        key_BKHUC.reshape(rows, kv_heads, head_dim, read_tokens),
-        value_BKUCH.reshape(rows, kv_heads, read_tokens, head_dim),
-        seen_BX[:, None, None],
-      )
+      keys_and_values = _side_by_side(cache, at, size)
+      return _more(state, q_BKGH, *keys_and_values, seen_BX[:, None, None])
 
     state = jax.lax.fori_loop(0, reads, read, state)
     out_BKGH = _finish(state)
@@ -140,6 +129,19 @@ def decode_attend(
     )
 
   return attend
+
+
+def _side_by_side(cache: cache_lib.KVCache, at, size):
+  """(key_BKHX, value_BKXH) of U blocks: fewer and longer products."""
+  key_UBKHC = _block(cache.keys_LJSKHC, at, size)[0]
+  value_UBKCH = _block(cache.values_LJSKCH, at, size)[0]
+  key_BKHUC = jnp.transpose(key_UBKHC, (1, 2, 3, 0, 4))
+  value_BKUCH = jnp.transpose(value_UBKCH, (1, 2, 0, 3, 4))
+  rows, kv_heads, head_dim = key_BKHUC.shape[:3]
+  return (
+    key_BKHUC.reshape(rows, kv_heads, head_dim, -1),
+    value_BKUCH.reshape(rows, kv_heads, -1, head_dim),
+  )
 
 
 def _group(q_TNH, kv_heads: int):

@@ -50,11 +50,7 @@ def extend(arch, geometry, params, cache, count_P, ops_PR, tokens_PRC):
   """
   ops_R, tokens_RC = ops_PR[0], tokens_PRC[0]
   block_tokens = geometry.block_tokens
-  lead = (arch.num_layers, arch.num_kv_heads)
-  carry = (
-    jnp.zeros((*lead, arch.head_dim, block_tokens), arch.dtype),
-    jnp.zeros((*lead, block_tokens, arch.head_dim), arch.dtype),
-  )
+  carry = _empty_block(arch, block_tokens)
 
   def chunk(op, tokens_C, cache):
     slot, block = op[Op.SLOT], jnp.maximum(op[Op.BLOCK], 0)
@@ -96,6 +92,15 @@ def extend(arch, geometry, params, cache, count_P, ops_PR, tokens_PRC):
 
   count = agree(geometry, count_P[0])
   return jax.lax.fori_loop(0, count, operation, cache), ()
+
+
+def _empty_block(arch, block_tokens: int):
+  """Zeros for one chunk's (keys_LKHC, values_LKCH)."""
+  lead = (arch.num_layers, arch.num_kv_heads)
+  return (
+    jnp.zeros((*lead, arch.head_dim, block_tokens), arch.dtype),
+    jnp.zeros((*lead, block_tokens, arch.head_dim), arch.dtype),
+  )
 
 
 def agree(geometry: layout.Geometry, bound):

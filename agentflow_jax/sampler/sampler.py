@@ -69,33 +69,25 @@ class Sampler:
       slots: requests decoded together; a multiple of the "data" axis.
       max_prompt_tokens: longer prompts raise PromptTooLongError.
       max_completion_tokens: the largest `SamplingParams.max_tokens`.
-      decode_steps: tokens drawn per row in one window; a dispatch has one
-        window, and up to four while nothing arrives.
-      prefill_chunk_tokens: prompt tokens computed at once, and the unit in
-        which prefixes are shared.
-      eos_ids: ids that end a completion.
-      decode_text: ids to text; needed for stop strings only.
-      mesh: slots are split over its "data" axis; None = the device that holds
-        the parameters.
+      decode_steps: tokens per row and window; one to four windows a dispatch.
+      prefill_chunk_tokens: computed at once, and the unit of shared prefixes.
+      eos_ids: end a completion.
+      decode_text: ids to text; for stop strings.
+      mesh: its "data" axis splits the slots; None = the parameters' device.
       policy_version: of `params`.
-      max_waiting: requests that may wait for a slot; further callers of
-        `sample` wait in front of the queue, first come first served.
+      max_waiting: for a slot; further callers of `sample` wait before that.
 
     Raises:
       ConfigError: the sizes do not fit each other or the architecture.
     """
     mesh = _default_mesh(params) if mesh is None else mesh
-    shards = mesh.shape.get(layout.DATA_AXIS, 0)
-    platform = mesh.devices.flat[0].platform
-    geometry = layout.Geometry.of(
+    geometry = _geometry(
+      mesh,
       slots=slots,
-      shards=shards,
       tokens=max_prompt_tokens + max_completion_tokens,
       block_tokens=prefill_chunk_tokens,
       steps=decode_steps,
       max_positions=arch.max_positions,
-      group_rows=layout.group_rows(platform),
-      lockstep=shards not in (1, mesh.size),
     )
     self.policy_version = policy_version
     self._max_prompt_tokens = max_prompt_tokens
@@ -106,17 +98,11 @@ class Sampler:
     self._params = _place(params, self._shardings)
     self._open: set[rows_lib.Ticket] = set()
     self._room = _Room(slots + max_waiting)
+    programs = programs_lib.Programs(arch, geometry, mesh, tuple(eos_ids))
+    rows = rows_lib.Rows(slots, eos_ids, decode_text)
     self._worker = worker_lib.Worker(
       batcher_lib.Batcher(
-        programs_lib.Programs(arch, geometry, mesh, tuple(eos_ids)),
-        rows_lib.Rows(slots, eos_ids, decode_text),
-        scheduler_lib.Scheduler(
-          slots=slots,
-          shards=shards,
-          block_tokens=prefill_chunk_tokens,
-          max_tokens=max_prompt_tokens,
-        ),
-        self._params,
+        programs, rows, _scheduler(geometry, max_prompt_tokens), self._params
       )
     )
 
@@ -272,6 +258,27 @@ class _Room:
 
   def leave(self) -> None:
     self._semaphore.release()
+
+
+def _geometry(mesh: Mesh, **sizes: int) -> layout.Geometry:
+  shards = mesh.shape.get(layout.DATA_AXIS, 0)
+  return layout.Geometry.of(
+    shards=shards,
+    group_rows=layout.group_rows(mesh.devices.flat[0].platform),
+    lockstep=shards not in (1, mesh.size),
+    **sizes,
+  )
+
+
+def _scheduler(
+  geometry: layout.Geometry, max_tokens: int
+) -> scheduler_lib.Scheduler:
+  return scheduler_lib.Scheduler(
+    slots=geometry.slots,
+    shards=geometry.shards,
+    block_tokens=geometry.block_tokens,
+    max_tokens=max_tokens,
+  )
 
 
 def _default_mesh(params: Any) -> Mesh:

@@ -132,6 +132,18 @@ _BROKEN = [
   ({"sampler.min_p": 0.1}, ("sampler.min_p",)),
   ({"rollout.group_size": 1}, ("rollout.group_size",)),
   (
+    {"learner.baseline": "none"},
+    ("learner.baseline", "learner.normalize_by_std"),
+  ),
+  (
+    {
+      "learner.baseline": "none",
+      "learner.normalize_by_std": False,
+      "learner.refill_rounds": 1,
+    },
+    ("learner.baseline", "learner.refill_rounds"),
+  ),
+  (
     {"learner.mini_batch_trajectories": 48},
     (
       "learner.mini_batch_trajectories=48",

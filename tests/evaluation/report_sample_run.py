@@ -1,5 +1,6 @@
 """A made-up run directory in the format training writes, for report tests."""
 
+import dataclasses
 import json
 import math
 import random
@@ -67,9 +68,8 @@ def _lines(path, records):
 
 def _config():
   config = config_lib.Config()
-  sections = {name: vars(section) for name, section in vars(config).items()}
-  sections["rollout"] = {**sections["rollout"], "tasks": 24}
-  return json.dumps(sections, indent=2)
+  config.rollout.tasks = 24
+  return json.dumps(dataclasses.asdict(config), indent=2)
 
 
 def _skill(family, progress):

@@ -14,12 +14,12 @@ DATA_AXIS = "data"
 _WINDOWS = 4
 # Rows of one decode product on a CPU. Fewer are slower per row, more leave more
 # rows idle when requests end at different times.
-_CPU_GROUP_ROWS = 32
+_CPU_GROUP_ROWS = 16
 # Operations per `extend` dispatch; bounds the time between two admissions.
 OPERATIONS = 16
 # Keys a decode step reads at once: big enough to amortise the loop, small
 # enough that what was read is still in the CPU's cache for the matmuls.
-_READ_TOKENS = 64
+_READ_TOKENS = 256
 
 
 class Op(enum.IntEnum):

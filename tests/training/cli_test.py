@@ -1,6 +1,7 @@
 """Launch scripts: flags in, one line out when the user made a mistake."""
 
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -177,8 +178,14 @@ def test_help_is_complete_and_has_no_noise(folder):
   assert "--count=3\n      How many." in text
   assert "--verbosity" not in text
   assert "--logtostderr" not in text
+  words = set(re.findall(r"\w+", text))
   for key in config_validation.field_types():
-    assert f"--config.{key}=" in text
+    group, _, name = key.rpartition(".")
+    if "." in group:  # options of a role: one line, and their names
+      assert f"--config.{group}.KEY=VALUE" in text
+      assert name in words
+    else:
+      assert f"--config.{key}=" in text
   # The comments above and beside a key explain it.
   assert "Trajectories per optimizer step; 0 = all of the iteration." in text
   assert "k1 | k2 | k3" in text

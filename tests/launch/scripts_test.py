@@ -184,7 +184,9 @@ def test_ci_has_torch(repo):
   assert done.returncode == 0, done.stderr
   calls = _calls(repo)
   assert calls[1] == _install("[dev]")
-  assert calls[-1] == "python -m pytest -n 2 -rs -m not gpu"
+  assert (
+    calls[-1] == "python -m pytest -n 2 -rs -m not gpu -m not gpu and not slow"
+  )
   assert (_ROOT / ".ci" / "run").stat().st_mode & 0o111
 
 

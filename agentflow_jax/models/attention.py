@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from agentflow_jax.models import blockwise, mesh_axes, tpu_attention
 
-DENSE_LIMIT_TOKENS = 512
+DENSE_LIMIT_TOKENS = 2048
 _MASKED = -1e30  # finite, so that a fully masked (padding) row stays finite
 
 

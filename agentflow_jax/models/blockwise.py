@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 _MASKED = -1e30
-_BLOCK_TOKENS = 64
+_BLOCK_TOKENS = 256
 
 
 def blockwise_attention(

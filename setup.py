@@ -38,7 +38,13 @@ _REQUIRES = [
   "transformers>=4.56",
 ]
 
+# Tools of MCP servers.
+_MCP = ["mcp>=2.3"]
+# launch/serve_retriever.py.
+_SERVE = ["httptools>=0.6", "uvloop>=0.21"]
 _TEST = [
+  *_MCP,
+  *_SERVE,
   "hypothesis>=6.120",
   "jax[tpu]>=0.10",  # the TPU compiler; tests compile kernels, nothing runs
   "pyright>=1.1.400",
@@ -56,10 +62,8 @@ _EXTRAS = {
   "dev": [*_TEST, *_TORCH],
   "test": _TEST,
   "tpu": ["jax[tpu]"],
-  # Tools of MCP servers.
-  "mcp": ["mcp>=2.3"],
-  # launch/serve_retriever.py.
-  "serve": ["httptools>=0.6", "uvloop>=0.21"],
+  "mcp": _MCP,
+  "serve": _SERVE,
   # For the bubblewrap sandbox; numpy is there anyway.
   "sandbox": ["sympy>=1.13"],
   "wandb": ["wandb>=0.19"],

@@ -23,7 +23,7 @@ def _world(config: config_lib.Config) -> None:
   config.agent.max_turns = 5
   config.agent.evaluation_max_turns = 5
   config.agent.prompt_style = "compact"
-  config.agent.memory_tokens = 160
+  config.agent.memory_tokens = 192
   config.agent.max_episode_tokens = 4096
   config.agent.episode_timeout_s = 120.0
   scripted = "scripted:worldfacts"
@@ -37,8 +37,8 @@ def _world(config: config_lib.Config) -> None:
 def _sampling(config: config_lib.Config) -> None:
   """Every episode of an iteration keeps its slot; a plan is six tokens."""
   config.model.preset = "worldfacts_planner"
-  config.sampler.max_prompt_tokens = 208
-  config.sampler.max_completion_tokens = 16
+  config.sampler.max_prompt_tokens = 256
+  config.sampler.max_completion_tokens = 10
   config.sampler.slots = 192
   config.sampler.decode_steps = 6
   config.sampler.prefill_chunk_tokens = 32
@@ -57,7 +57,7 @@ def _learning(config: config_lib.Config) -> None:
   config.learner.kl_coefficient = 0.02
   config.learner.mini_batch_trajectories = 48
   config.learner.epochs = 2
-  config.learner.row_tokens = 256
+  config.learner.row_tokens = 288
   config.learner.micro_batch_rows = 8
   config.learner.loss_chunk_tokens = 4096
   config.training.iterations = 50

@@ -45,7 +45,7 @@ def train_tokenizer(
   """A tokenizer for the pages and for what planners read and write."""
   texts = [
     f"Result: {title}: {text}\nContext: {title}\n"
-    for _, title, text in pages.passages()
+    for title, text in pages.real_passages()
   ] * _PAGE_REPEATS
   for trace in found[:_TOKENIZER_TRACES]:
     # The last prompt holds all earlier ones.

@@ -69,19 +69,19 @@ _COUNTS = {
 def _values(kind, attribute):
   return {
     entity.name: entity.value(attribute)
-    for entity in facts.entities().values()
+    for entity in facts.real_entities().values()
     if entity.kind == kind and attribute in entity.values
   }
 
 
 @pytest.mark.parametrize(("name", "attribute", "value"), _SPOT_CHECKS)
 def test_known_facts(name, attribute, value):
-  assert facts.entities()[name].value(attribute) == value
+  assert facts.real_entities()[name].value(attribute) == value
 
 
 def test_every_kind_has_its_entities():
   counts = dict.fromkeys(relations.KINDS, 0)
-  for entity in facts.entities().values():
+  for entity in facts.real_entities().values():
     counts[entity.kind] += 1
   assert all(counts[kind] >= least for kind, least in _COUNTS.items()), counts
   assert counts.keys() == _COUNTS.keys()
@@ -133,7 +133,7 @@ def test_areas_have_three_digits():
 
 
 def test_dates_of_a_life_are_in_order():
-  for entity in facts.entities().values():
+  for entity in facts.real_entities().values():
     if entity.kind == "author" and "death" in entity.values:
       age = entity.number("death") - entity.number("birth")
       assert 28 <= age <= 100, entity

@@ -24,7 +24,7 @@ def small_world(tmp_path_factory) -> SmallWorld:
   config = config_lib.Config()
   config.agent.prompt_style = "compact"
   config.agent.max_turns = 3
-  config.agent.memory_tokens = 400
+  config.agent.memory_tokens = 80
   for role in ("executor", "verifier", "generator", "tool"):
     setattr(config.engines, role, "scripted:worldfacts")
   config.tools.search_top_k = 1

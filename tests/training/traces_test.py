@@ -182,3 +182,14 @@ def test_name_pieces_are_of_the_vocabulary_and_spare_held_out_words(
   assert len(pieces.free) > 100
   assert set(pieces.free) <= vocabulary
   assert not set(pieces.free) & held_out
+
+
+def test_a_trace_shows_all_earlier_turns(small_world):
+  """The memory of an episode is never cut: a policy reads it whole, too."""
+  long = [trace for trace in small_world.traces if len(trace.prompts) == 3]
+  assert long
+  for trace in long:
+    assert "Turn 1:" in trace.prompts[-1]
+    assert "Turn 2:" in trace.prompts[-1]
+    assert "characters cut" not in trace.prompts[-1]
+    assert "left out" not in trace.prompts[-1]

@@ -1,5 +1,7 @@
 """The facts: data/*.tsv read into entities, once per process.
 
+Beside them stand as many invented ones, for training (invented.py).
+
 A table has one row per entity and one column per attribute of its kind. An
 empty cell is a fact left out, because it is disputed, ambiguous, or would name
 another page by accident. "kip|Lao kip" are a value and other right answers.
@@ -12,12 +14,11 @@ split.py use the facts: no module or tool of an agent does.
 """
 
 import csv
-import dataclasses
 import functools
 import importlib.resources
 from collections.abc import Iterator, Mapping
 
-from agentflow_jax.tasks.worldfacts import relations, schema
+from agentflow_jax.tasks.worldfacts import invented, relations, schema
 
 _PACKAGE = __name__.rpartition(".")[0]
 _TABLES = {
@@ -34,45 +35,24 @@ _TABLES = {
 _CAPITAL_KINDS = {"country": "capital", "state": "state_capital"}
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Entity:
-  """One thing with a page.
-
-  `values` has the known attributes; a value comes first, then its aliases.
-
-  Example: Entity(kind="country", name="Laos", slug="laos", article="",
-                  values={"currency": ("kip", "Lao kip")})
-  """
-
-  kind: str
-  name: str  # the page's title; unique
-  slug: str  # the name as part of an id: "new_york"
-  article: str
-  values: Mapping[str, tuple[str, ...]]
-
-  @property
-  def reference(self) -> str:
-    """The name inside a sentence: "Laos", "the Rhine"."""
-    return f"{self.article} {self.name}" if self.article else self.name
-
-  def value(self, attribute: str) -> str:
-    """The value pages show; KeyError if it is not known."""
-    return self.values[attribute][0]
-
-  def number(self, attribute: str) -> int:
-    """The value of a numeric attribute."""
-    return int(self.value(attribute))
+@functools.lru_cache(maxsize=1)
+def entities() -> Mapping[str, schema.Entity]:
+  """All entities by name: the real ones, and behind them the invented."""
+  found = dict(real_entities())
+  for entity in invented.invent(real_entities()):
+    found[entity.name] = entity
+  return found
 
 
 @functools.lru_cache(maxsize=1)
-def entities() -> Mapping[str, Entity]:
-  """All entities by name, in the order of the tables.
+def real_entities() -> Mapping[str, schema.Entity]:
+  """The entities of the tables by name, in their order.
 
   Raises:
     ValueError: a table has a column its kind does not know, or a name occurs
       twice.
   """
-  found: dict[str, Entity] = {}
+  found: dict[str, schema.Entity] = {}
   for table, kind in _TABLES.items():
     for entity in _read(table, relations.KINDS[kind]):
       if entity.name in found:
@@ -81,7 +61,9 @@ def entities() -> Mapping[str, Entity]:
   return found
 
 
-def target(entity: Entity, attribute: schema.Attribute) -> Entity | None:
+def target(
+  entity: schema.Entity, attribute: schema.Attribute
+) -> schema.Entity | None:
   """The entity an attribute's value has a page for, if it links to one."""
   if not attribute.links_to or attribute.name not in entity.values:
     return None
@@ -89,7 +71,7 @@ def target(entity: Entity, attribute: schema.Attribute) -> Entity | None:
   return found if found and found.kind == attribute.links_to else None
 
 
-def _read(table: str, kind: schema.Kind) -> Iterator[Entity]:
+def _read(table: str, kind: schema.Kind) -> Iterator[schema.Entity]:
   path = importlib.resources.files(_PACKAGE) / "data" / f"{table}.tsv"
   rows = csv.DictReader(
     path.read_text(encoding="utf-8").splitlines(),
@@ -101,10 +83,10 @@ def _read(table: str, kind: schema.Kind) -> Iterator[Entity]:
   if unknown := set(rows.fieldnames or ()) - known:
     raise ValueError(f"{table}.tsv: unknown columns {sorted(unknown)}")
   for row in rows:
-    yield Entity(
+    yield schema.Entity(
       kind=kind.name,
       name=row["name"],
-      slug=_slug(row["name"]),
+      slug=schema.slug(row["name"]),
       article=row.get("article") or kind.article,
       values={
         a.name: tuple(row[a.name].split("|"))
@@ -113,14 +95,10 @@ def _read(table: str, kind: schema.Kind) -> Iterator[Entity]:
       },
     )
     if row.get("capital"):
-      yield Entity(
+      yield schema.Entity(
         kind=_CAPITAL_KINDS[kind.name],
         name=row["capital"],
-        slug=_slug(row["capital"]),
+        slug=schema.slug(row["capital"]),
         article="",
         values={kind.name: (row["name"],)},
       )
-
-
-def _slug(name: str) -> str:
-  return "".join(c.lower() if c.isalnum() else "_" for c in name)

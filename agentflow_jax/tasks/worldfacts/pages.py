@@ -9,6 +9,7 @@ question over two pages needs two searches.
 
 import functools
 import hashlib
+from collections.abc import Iterator
 
 from agentflow_jax.tasks.worldfacts import facts, relations, schema, templates
 
@@ -20,6 +21,12 @@ def passages() -> tuple[tuple[str, str, str], ...]:
     (f"{entity.kind}/{entity.slug}", entity.name, page_text(entity))
     for entity in facts.entities().values()
   )
+
+
+def real_passages() -> Iterator[tuple[str, str]]:
+  """(title, text) of the pages about real things."""
+  for entity in facts.real_entities().values():
+    yield entity.name, page_text(entity)
 
 
 @functools.lru_cache(maxsize=1)
@@ -34,7 +41,7 @@ def content_hash() -> str:
   return digest.hexdigest()
 
 
-def page_text(entity: facts.Entity) -> str:
+def page_text(entity: schema.Entity) -> str:
   """The sentences of a page: one per known attribute."""
   kind = relations.KINDS[entity.kind]
   name = entity.reference[0].upper() + entity.reference[1:]
@@ -48,7 +55,7 @@ def page_text(entity: facts.Entity) -> str:
   return " ".join(templates.fill(sentence, name=name) for sentence in written)
 
 
-def _sentence(entity: facts.Entity, attribute: schema.Attribute) -> str:
+def _sentence(entity: schema.Entity, attribute: schema.Attribute) -> str:
   """The attribute's sentence, with `{name}` still open."""
   value = entity.value(attribute.name)
   target = facts.target(entity, attribute)

@@ -55,6 +55,8 @@ COUNTS: Mapping[str, Mapping[str, int]] = {
 # Of arithmetic questions; the number in a one_fact question is at most the
 # fact it meets.
 _MAX_NUMBER = 999
+# Of one entity in `compute` questions, on either side: enough to choose from.
+_PARTNERS = 64
 _ARITHMETIC_CANDIDATES = 300  # per operation
 
 _OPERATORS: Mapping[schema.Operation, Callable[[int, int], int]] = {
@@ -130,7 +132,7 @@ def _in_turn(queues: Iterable[Iterator[Candidate]]) -> Iterator[Candidate]:
     yield from (candidate for candidate in row if candidate is not None)
 
 
-def _one_hop(members: Sequence[facts.Entity]) -> Iterator[Candidate]:
+def _one_hop(members: Sequence[schema.Entity]) -> Iterator[Candidate]:
   for entity in members:
     for attribute in relations.KINDS[entity.kind].attributes:
       if attribute.name in entity.values:
@@ -144,7 +146,7 @@ def _one_hop(members: Sequence[facts.Entity]) -> Iterator[Candidate]:
         )
 
 
-def _two_hop(members: Sequence[facts.Entity]) -> Iterator[Candidate]:
+def _two_hop(members: Sequence[schema.Entity]) -> Iterator[Candidate]:
   for entity in members:
     for link in relations.KINDS[entity.kind].attributes:
       target = facts.target(entity, link)
@@ -165,7 +167,7 @@ def _two_hop(members: Sequence[facts.Entity]) -> Iterator[Candidate]:
         )
 
 
-def _compute(members: Sequence[facts.Entity]) -> Iterator[Candidate]:
+def _compute(members: Sequence[schema.Entity]) -> Iterator[Candidate]:
   for kind in relations.KINDS.values():
     # "the heights of A and B and C" could be split in two places.
     named = [
@@ -181,7 +183,7 @@ def _compute(members: Sequence[facts.Entity]) -> Iterator[Candidate]:
       ]
       for operation in attribute.operations:
         prefix = f"{COMPUTE}/{operation}/{attribute.name}"
-        for (one, n), (other, m) in itertools.combinations(having, 2):
+        for (one, n), (other, m) in _pairs(having):
           if n != m:
             task_id = f"{prefix}/{one.slug}/{other.slug}"
             yield Candidate(
@@ -193,7 +195,14 @@ def _compute(members: Sequence[facts.Entity]) -> Iterator[Candidate]:
             )
 
 
-def _arithmetic(members: Sequence[facts.Entity]) -> Iterator[Candidate]:
+def _pairs(items: Sequence[tuple[schema.Entity, int]]):
+  """Every item with those close behind it; few have so many others."""
+  for index, item in enumerate(items):
+    for other in items[index + 1 : index + 1 + _PARTNERS]:
+      yield item, other
+
+
+def _arithmetic(members: Sequence[schema.Entity]) -> Iterator[Candidate]:
   """Two numbers, which follow from the question's place in the list."""
   del members
   for operation in schema.Operation:
@@ -216,7 +225,7 @@ def _arithmetic(members: Sequence[facts.Entity]) -> Iterator[Candidate]:
         )
 
 
-def _one_fact(members: Sequence[facts.Entity]) -> Iterator[Candidate]:
+def _one_fact(members: Sequence[schema.Entity]) -> Iterator[Candidate]:
   """One attribute of one entity, and a number of a similar size."""
   for entity in members:
     for attribute in relations.KINDS[entity.kind].attributes:
@@ -250,7 +259,7 @@ def _value_task(
   task_id: str,
   family: str,
   attribute: schema.Attribute,
-  holder: facts.Entity,
+  holder: schema.Entity,
   reference: str,
 ) -> task_lib.Task:
   """Asks for an attribute of `holder`, which is called `reference`."""
@@ -269,8 +278,8 @@ def _compute_task(
   task_id: str,
   operation: schema.Operation,
   attribute: schema.Attribute,
-  one: facts.Entity,
-  other: facts.Entity,
+  one: schema.Entity,
+  other: schema.Entity,
 ) -> task_lib.Task:
   """Asks for a number made of an attribute of two entities."""
   smaller, larger = sorted(

@@ -1,4 +1,4 @@
-"""The nouns of the relations table: Kind, Attribute, Operation.
+"""The nouns of worldfacts: Kind, Attribute, Operation, Entity.
 
 Templates are plain text with fields: `{x}` is a thing by name or by
 description, `{a}` and `{b}` the two things of a computation, `{name}` a page's
@@ -8,6 +8,7 @@ of a computation. They are filled and turned into patterns by templates.py.
 
 import dataclasses
 import enum
+from collections.abc import Mapping
 
 
 class Operation(enum.StrEnum):
@@ -64,6 +65,42 @@ class Kind:
       if attribute.name == name:
         return attribute
     raise KeyError(f"{self.name} has no attribute {name!r}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Entity:
+  """One thing with a page.
+
+  `values` has the known attributes; a value comes first, then its aliases.
+
+  Example: Entity(kind="country", name="Laos", slug="laos", article="",
+                  values={"currency": ("kip", "Lao kip")})
+  """
+
+  kind: str
+  name: str  # the page's title; unique
+  slug: str  # the name as part of an id: "new_york"
+  article: str
+  values: Mapping[str, tuple[str, ...]]
+  is_invented: bool = False  # of the invented part of the world
+
+  @property
+  def reference(self) -> str:
+    """The name inside a sentence: "Laos", "the Rhine"."""
+    return f"{self.article} {self.name}" if self.article else self.name
+
+  def value(self, attribute: str) -> str:
+    """The value pages show; KeyError if it is not known."""
+    return self.values[attribute][0]
+
+  def number(self, attribute: str) -> int:
+    """The value of a numeric attribute."""
+    return int(self.value(attribute))
+
+
+def slug(name: str) -> str:
+  """A name as part of an id: "New York" is "new_york"."""
+  return "".join(c.lower() if c.isalnum() else "_" for c in name)
 
 
 def text(

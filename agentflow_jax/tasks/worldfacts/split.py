@@ -6,6 +6,9 @@ river with what flows into it, and names that contain each other (Virginia and
 West Virginia). About 30 % of each kind of cluster is held out, by a hash of
 the names: no title on a held-out question's path occurs in a train question.
 
+Invented entities (invented.py) are all for training. A word of theirs may be a
+held-out name with another ending, but never that name.
+
 All pages are in the search index, whatever their split: searching is allowed,
 what is new is what to search for.
 """
@@ -14,7 +17,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 
-from agentflow_jax.tasks.worldfacts import facts, names, relations
+from agentflow_jax.tasks.worldfacts import facts, names, relations, schema
 
 TRAIN = "train"
 HELD_OUT = "held_out"
@@ -22,7 +25,7 @@ SPLITS = (TRAIN, HELD_OUT)
 HELD_OUT_SHARE = 0.3
 
 
-def members(split_name: str) -> Sequence[facts.Entity]:
+def members(split_name: str) -> Sequence[schema.Entity]:
   """The entities of a split, in the order of the tables.
 
   Raises:
@@ -41,7 +44,7 @@ def members(split_name: str) -> Sequence[facts.Entity]:
 @functools.lru_cache(maxsize=1)
 def clusters() -> tuple[tuple[str, ...], ...]:
   """Names that belong together, each cluster in the order of the tables."""
-  entities = facts.entities()
+  entities = facts.real_entities()
   leader = {name: name for name in entities}
 
   def find(name: str) -> str:
@@ -70,7 +73,7 @@ def _held_out() -> frozenset[str]:
 
   A cluster's kind is that of its first entity: a country, an author, a planet.
   """
-  entities = facts.entities()
+  entities = facts.real_entities()
   by_kind: dict[str, list[tuple[str, ...]]] = {}
   for cluster in clusters():
     by_kind.setdefault(entities[cluster[0]].kind, []).append(cluster)

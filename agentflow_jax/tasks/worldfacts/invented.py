@@ -1,0 +1,128 @@
+"""Invented things: a second and a third world, for training only.
+
+A planner that trains on the few hundred names of the real world learns those
+names, and forgets how to copy one that it has never written. So the world is
+there three times: as it is, and twice with every name invented and every value
+that is no link drawn from another thing of its kind. Training asks about all
+of them; held-out questions are about the real world only.
+
+A name is made of real ones with other endings ("Nilea"), so that it consists
+of the tokens that real names consist of, and is no word of any real page.
+"""
+
+import random
+import re
+from collections.abc import Iterator, Mapping
+
+from agentflow_jax.tasks.worldfacts import relations, schema
+
+COPIES = 2
+_SEED = "worldfacts/invented/1"
+_MAX_WORDS = 2
+_MIN_STEM = 3
+_ENDINGS = (*"aeiou", "an", "en", "in", "on", "ar", "er", "us", "is", "os")
+_WORD = re.compile(r"[A-Za-z]+")
+
+Values = Mapping[str, tuple[str, ...]]
+
+
+def invent(real: Mapping[str, schema.Entity]) -> Iterator[schema.Entity]:
+  """Copies of the real world with other names and other values.
+
+  What is linked stays linked: the capital of an invented country is an
+  invented city. The same entities on every machine.
+
+  Args:
+    real: all real entities by name.
+
+  Yields:
+    `COPIES` entities per real one; all names are different.
+  """
+  rng = random.Random(_SEED)
+  names = _Names(real, rng)
+  pools = _pools(real)
+  for _ in range(COPIES):
+    renamed = {name: names.make(name) for name in real}
+    for entity in real.values():
+      name = renamed[entity.name]
+      yield schema.Entity(
+        kind=entity.kind,
+        name=name,
+        slug=schema.slug(name),
+        article=relations.KINDS[entity.kind].article,
+        values=_values(entity, real, renamed, pools, rng),
+        is_invented=True,
+      )
+
+
+class _Names:
+  """Makes names that nobody has."""
+
+  def __init__(self, real: Mapping[str, schema.Entity], rng: random.Random):
+    self._rng = rng
+    words = {word for name in real for word in _WORD.findall(name)}
+    self._stems = sorted(word for word in words if len(word) >= _MIN_STEM)
+    # Words of values count too: none may turn into a name.
+    self._taken = {word.lower() for word in words}
+    for entity in real.values():
+      for value in entity.values.values():
+        self._taken.update(w.lower() for w in _WORD.findall(" ".join(value)))
+
+  def make(self, old: str) -> str:
+    """A name of as many words as `old` has, and at most two."""
+    count = min(_MAX_WORDS, len(old.split()))
+    return " ".join(self._word() for _ in range(count))
+
+  def _word(self) -> str:
+    while True:
+      stem = self._rng.choice(self._stems)
+      word = stem[0].upper() + stem[1:] + self._rng.choice(_ENDINGS)
+      if word.lower() not in self._taken:
+        self._taken.add(word.lower())
+        return word
+
+
+def _pools(
+  real: Mapping[str, schema.Entity],
+) -> dict[tuple[str, str], list[tuple[str, ...]]]:
+  """(kind, attribute) -> the values that occur, as often as they occur.
+
+  Without those that name a page ("Solomon Islands dollar"): on another page
+  they would lead astray.
+  """
+  pools: dict[tuple[str, str], list[tuple[str, ...]]] = {}
+  for entity in real.values():
+    for attribute, value in entity.values.items():
+      if not _holds_name(value[0], real):
+        pools.setdefault((entity.kind, attribute), []).append(value)
+  return pools
+
+
+def _holds_name(text: str, real: Mapping[str, schema.Entity]) -> bool:
+  words = text.split()
+  return any(
+    " ".join(words[first:last]) in real
+    for first in range(len(words))
+    for last in range(first + 1, len(words) + 1)
+  )
+
+
+def _values(
+  entity: schema.Entity,
+  real: Mapping[str, schema.Entity],
+  renamed: Mapping[str, str],
+  pools: Mapping[tuple[str, str], list[tuple[str, ...]]],
+  rng: random.Random,
+) -> Values:
+  """The known attributes: links to invented things, other values drawn."""
+  values = {}
+  for attribute in relations.KINDS[entity.kind].attributes:
+    if attribute.name not in entity.values:
+      continue
+    own = entity.values[attribute.name]
+    if not attribute.links_to:
+      own = rng.choice(pools[entity.kind, attribute.name])
+    elif own[0] in real:
+      own = (renamed[own[0]],)
+    values[attribute.name] = own
+  return values

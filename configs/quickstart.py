@@ -54,8 +54,9 @@ def _learning(config: config_lib.Config) -> None:
   # Above the gradients of words that are no targets: they should stay put.
   config.learner.eps = 1e-5
   config.learner.train_embeddings = False
-  config.learner.kl_coefficient = 0.02
-  config.learner.mini_batch_trajectories = 48
+  config.learner.kl_coefficient = 0.1
+  config.learner.kl_estimator = "k2"
+  config.learner.mini_batch_trajectories = 64
   config.learner.epochs = 2
   config.learner.row_tokens = 288
   config.learner.micro_batch_rows = 8

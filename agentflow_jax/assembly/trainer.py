@@ -47,13 +47,22 @@ async def train(
   """Runs or resumes a training run.
 
   Returns:
-    What it reached, or None if it was stopped (and saved) before the end.
+    What it reached, or None if it was stopped (and saved) before the end. A
+    warm start that is stopped starts again: it is short and saves nothing.
   """
   started_s = time.monotonic()
   shown.phase("opening tasks")
   world = world_lib.open_world(config, run_dir.path / "data")
   mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
-  model = await start.start_model(world, run_dir, mesh, shown.phase)
+
+  def report(text: str) -> None:
+    stop.check()
+    shown.phase(text)
+
+  try:
+    model = await start.start_model(world, run_dir, mesh, report)
+  except stop_signal.Stopped:
+    return None
   model_files.save_description(run_dir.model, model.arch, model.tokenizer)
   shown.phase("compiling")
   async with samplers_lib.open_agents(

@@ -14,6 +14,10 @@ _EXIT_INTERRUPTED = 130
 _SHOW_CURSOR = "\x1b[?25h"  # a live progress display hides it
 
 
+class Stopped(Exception):
+  """Raised by `StopSignal.check`, where there is nothing to save yet."""
+
+
 class StopSignal:
   """Polled by the loop; the handlers live as long as the `with` block.
 
@@ -30,6 +34,11 @@ class StopSignal:
   @property
   def requested(self) -> bool:
     return self._requested
+
+  def check(self) -> None:
+    """Raises `Stopped` once a signal came."""
+    if self._requested:
+      raise Stopped
 
   def __enter__(self) -> "StopSignal":
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -49,7 +58,7 @@ class StopSignal:
     if not self._requested:
       self._requested = True
       name = signal.Signals(number).name
-      _say(f"{name}: stopping after this iteration; Ctrl-C again exits now\n")
+      _say(f"{name}: stopping at the next safe point; Ctrl-C again exits now\n")
 
 
 def _say(text: str) -> None:

@@ -25,7 +25,7 @@ from agentflow_jax.tasks.worldfacts import (
 
 # Searching has many sub-goals, each unlikely; below temperature 1 they lose to
 # the one sub-goal of the generalist, so searching weighs more to begin with.
-_STRATEGY = random_strategy.StrategySettings(search_weight=1.2)
+_STRATEGY = random_strategy.StrategySettings(search_weight=1.3)
 _ENDING_SHARE = 0.2  # of made-up words that would be whole without one
 
 

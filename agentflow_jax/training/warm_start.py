@@ -33,6 +33,8 @@ Report = Callable[[str], None]  # told of each stage's progress, in words
 # The pages weigh enough to give nearly every word of a name its own token:
 # copying one token is much easier than copying five in the right order.
 _PAGE_REPEATS = 20
+# Of the vocabulary at most, for phrases and for words of names.
+_WHOLE_SHARE = 0.6
 _TOKENIZER_TRACES = 1500
 _DRILL_TOKENS = (32, 64)  # row length in the first and in the second half
 _POOL_TRACES = 64  # packed together, so that rows fill up
@@ -50,8 +52,10 @@ def train_tokenizer(
   for trace in found[:_TOKENIZER_TRACES]:
     # The last prompt holds all earlier ones.
     texts += [trace.prompts[-1], *trace.plans]
+  whole = [*phrases.common_phrases(found), *phrases.name_words()]
+  room = int(_WHOLE_SHARE * vocab_size)
   return tokenizer_training.train_tokenizer(
-    texts, vocab_size, directory, phrases.common_phrases(found)
+    texts, vocab_size, directory, whole[:room]
   )
 
 

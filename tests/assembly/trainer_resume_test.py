@@ -240,7 +240,7 @@ def test_a_stop_signal_saves_and_the_same_command_goes_on(program, number):
     run_dir, "learn", number, training__checkpoint_every=100
   )
   assert status == 0, err[-3000:]
-  assert f"{number.name}: stopping after this iteration" in err
+  assert f"{number.name}: stopping at the next safe point" in err
   assert out.splitlines() == [
     f"STOPPED and saved; the same command resumes run_dir={run_dir}"
   ]

@@ -94,19 +94,19 @@ def test_the_sub_goal_fits_the_tool_mostly():
 
 def test_contexts_are_the_names_in_question_and_results():
   """Not those of earlier plans: West Virginia is no result."""
-  counts = collections.Counter(plan.context for plan in _plans(fresh_name=0.0))
+  counts = collections.Counter(plan.context for plan in _plans(next_name=0.0))
   assert set(counts) == {"Vientiane", "Laos"}
   assert abs(counts["Laos"] / counts.total() - 0.5) < 0.04
 
 
-def test_a_name_that_no_plan_had_is_preferred():
+def test_the_next_name_nobody_searched_is_preferred():
   """Vientiane was searched for in turn 1."""
   counts = collections.Counter(plan.context for plan in _plans())
-  assert abs(counts["Laos"] / counts.total() - (0.7 + 0.3 / 2)) < 0.04
-  counts = collections.Counter(plan.context for plan in _plans(fresh_name=1.0))
+  assert abs(counts["Laos"] / counts.total() - (0.95 + 0.05 / 2)) < 0.04
+  counts = collections.Counter(plan.context for plan in _plans(next_name=1.0))
   assert set(counts) == {"Laos"}
   first = collections.Counter(
-    plan.context for plan in _plans(fresh_name=1.0, prompt=_prompt(memory=""))
+    plan.context for plan in _plans(next_name=1.0, prompt=_prompt(memory=""))
   )
   assert set(first) == {"Vientiane"}
 

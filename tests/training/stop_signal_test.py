@@ -45,7 +45,7 @@ def test_the_first_signal_lets_the_loop_finish(number):
   out, err = process.communicate(timeout=60)
   assert process.returncode == 0
   assert out == "asked\nsaved\n"
-  assert err.startswith(f"{number.name}: stopping after this iteration")
+  assert err.startswith(f"{number.name}: stopping at the next safe point")
 
 
 def test_a_scheduler_that_repeats_itself_changes_nothing():

@@ -1,26 +1,24 @@
-"""Invented things: a second and a third world, for training only.
+"""Invented things: a second world, for training only.
 
 A planner that trains on the few hundred names of the real world learns those
 names, and forgets how to copy one that it has never written. So the world is
-there three times: as it is, and twice with every name invented and every value
-that is no link drawn from another thing of its kind. Training asks about all
-of them; held-out questions are about the real world only.
-
-A name is made of real ones with other endings ("Nilea"), so that it consists
-of the tokens that real names consist of, and is no word of any real page.
+there twice: as it is, and with every name made up and every value that is no
+link drawn from another thing of its kind. Training asks about both; held-out
+questions are about the real world only.
 """
 
+import itertools
 import random
 import re
 from collections.abc import Iterator, Mapping
 
-from agentflow_jax.tasks.worldfacts import relations, schema
+from agentflow_jax.tasks.worldfacts import relations, schema, syllables
 
-COPIES = 2
+COPIES = 1
 _SEED = "worldfacts/invented/1"
+_MIN_LETTERS = 4
 _MAX_WORDS = 2
-_MIN_STEM = 3
-_ENDINGS = (*"aeiou", "an", "en", "in", "on", "ar", "er", "us", "is", "os")
+_SHARED_WORDS = 100  # of names of two words
 _WORD = re.compile(r"[A-Za-z]+")
 
 Values = Mapping[str, tuple[str, ...]]
@@ -56,28 +54,33 @@ def invent(real: Mapping[str, schema.Entity]) -> Iterator[schema.Entity]:
 
 
 class _Names:
-  """Makes names that nobody has."""
+  """Makes names that nobody has; no name is a word of another."""
 
   def __init__(self, real: Mapping[str, schema.Entity], rng: random.Random):
     self._rng = rng
-    words = {word for name in real for word in _WORD.findall(name)}
-    self._stems = sorted(word for word in words if len(word) >= _MIN_STEM)
     # Words of values count too: none may turn into a name.
-    self._taken = {word.lower() for word in words}
-    for entity in real.values():
-      for value in entity.values.values():
-        self._taken.update(w.lower() for w in _WORD.findall(" ".join(value)))
+    self._taken = {
+      word.lower()
+      for entity in real.values()
+      for text in (entity.name, *itertools.chain(*entity.values.values()))
+      for word in _WORD.findall(text)
+    }
+    self._shared = [self._word() for _ in range(_SHARED_WORDS)]
 
   def make(self, old: str) -> str:
     """A name of as many words as `old` has, and at most two."""
-    count = min(_MAX_WORDS, len(old.split()))
-    return " ".join(self._word() for _ in range(count))
+    if " " not in old:
+      return self._word()
+    while True:
+      name = " ".join(self._rng.sample(self._shared, _MAX_WORDS))
+      if name not in self._taken:
+        self._taken.add(name)
+        return name
 
   def _word(self) -> str:
     while True:
-      stem = self._rng.choice(self._stems)
-      word = stem[0].upper() + stem[1:] + self._rng.choice(_ENDINGS)
-      if word.lower() not in self._taken:
+      word = syllables.word(self._rng)
+      if len(word) >= _MIN_LETTERS and word.lower() not in self._taken:
         self._taken.add(word.lower())
         return word
 

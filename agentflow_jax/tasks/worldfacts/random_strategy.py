@@ -1,7 +1,8 @@
 """Planners by rule: a random one to imitate, and one that is always right.
 
 `random_plan` speaks the planner's format and chooses at random among what its
-prompt mentions: a tool, a sub-goal that mostly fits the tool, a name. A model
+prompt mentions: a tool, and a sub-goal that mostly fits the tool; its name is
+mostly the next one nobody has searched, whatever the tool is for. A model
 that imitates it knows how to write a plan and not yet which one; that is what
 Flow-GRPO has to teach. `oracle_plan` takes the shortest way; it shows that
 every question can be solved, and gives tests a perfect planner.
@@ -49,8 +50,8 @@ class StrategySettings:
   # that a computation is the one it is about (where there is one).
   question_attribute: float = 0.5
   question_operation: float = 0.5
-  # Probability that the name is drawn among those no earlier plan had.
-  fresh_name: float = 0.7
+  # Probability that the name is the first one that was not searched yet.
+  next_name: float = 0.95
 
 
 def random_plan(
@@ -95,11 +96,14 @@ def random_plan(
   # most likely context, and sampling below temperature 1 would hardly search.
   finder = finder or names.known_names()
   seen = finder.find(mentioned_text(prompt))
-  tried = {turn.context for turn in prompt.turns}
-  fresh = [name for name in seen if name not in tried]
-  if fresh and rng.random() < settings.fresh_name:
-    seen = fresh
-  context = rng.choice(seen) if seen else rules.NO_CONTEXT
+  searched = {
+    turn.context for turn in prompt.turns if reader.is_search(turn.tool_name)
+  }
+  fresh = [name for name in seen if name not in searched]
+  if fresh and rng.random() < settings.next_name:
+    context = fresh[0]
+  else:
+    context = rng.choice(seen) if seen else rules.NO_CONTEXT
   return _plan(context, sub_goal, tool_name)
 
 

@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-from agentflow_jax.tasks.worldfacts import names
+from agentflow_jax.tasks.worldfacts import names, syllables
 
 MakeName = Callable[[random.Random, str], str]
 
@@ -17,10 +17,6 @@ _NUMBER = re.compile(r"\b[0-9]{2,}\b")
 # The turn's own number and the budget are the format's, not the world's.
 _TURN = re.compile(r"^Turn \d+(?: of \d+|:)", re.MULTILINE)
 
-_STARTS = (*"bcdfghjklmnprstvz", "br", "dr", "gl", "kr", "sh", "st", "th", "tr")
-_VOWELS = (*"aeiou", "ai", "ea", "ia", "ou")
-_ENDS = ("", "", *"lmnrstx", "nd", "rn", "st")
-_MAX_SYLLABLES = 3
 _MAX_TRIES = 100
 
 
@@ -116,12 +112,4 @@ class _Trace:
 
 def made_up_name(rng: random.Random, old: str) -> str:
   """As many capitalised words of one to three syllables as `old` has."""
-  return " ".join(_word(rng) for _ in old.split())
-
-
-def _word(rng: random.Random) -> str:
-  syllables = [
-    rng.choice(_STARTS) + rng.choice(_VOWELS)
-    for _ in range(rng.randint(1, _MAX_SYLLABLES))
-  ]
-  return ("".join(syllables) + rng.choice(_ENDS)).capitalize()
+  return " ".join(syllables.word(rng) for _ in old.split())

@@ -6,8 +6,7 @@ river with what flows into it, and names that contain each other (Virginia and
 West Virginia). About 30 % of each kind of cluster is held out, by a hash of
 the names: no title on a held-out question's path occurs in a train question.
 
-Invented entities (invented.py) are all for training. A word of theirs may be a
-held-out name with another ending, but never that name.
+Invented entities (invented.py) are all for training.
 
 All pages are in the search index, whatever their split: searching is allowed,
 what is new is what to search for.

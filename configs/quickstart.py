@@ -61,9 +61,9 @@ def _learning(config: config_lib.Config) -> None:
   config.learner.row_tokens = 288
   config.learner.micro_batch_rows = 8
   config.learner.loss_chunk_tokens = 4096
-  config.training.iterations = 50
-  config.training.evaluate_every = 25
-  config.training.checkpoint_every = 25
+  config.training.iterations = 40
+  config.training.evaluate_every = 20
+  config.training.checkpoint_every = 20
 
 
 def _warm_start(config: config_lib.Config) -> None:

@@ -45,7 +45,7 @@ def panel(
   if not lines:
     names = " or ".join(name for name, _, _ in spec.metrics)
     return missing(spec.title, f"This run recorded no {names}.")
-  return _lines(
+  return line_figure(
     spec.title,
     spec.caption,
     lines,
@@ -141,7 +141,7 @@ def _scores(
   values = [v for one in lines for v in one.values()]
   share = all(0 <= value <= 1 for value in values)
   axis = scales.linear_axis([0.0, 1.0] if share else values)
-  return _lines(
+  return line_figure(
     title,
     caption,
     lines,
@@ -153,7 +153,7 @@ def _scores(
   )
 
 
-def _lines(
+def line_figure(
   title: str,
   caption: str,
   lines: Sequence[charts.Series],
@@ -165,6 +165,7 @@ def _lines(
   y_axis: scales.Axis | None = None,
   css: str = "",
 ) -> markup.Html:
+  """Lines over iterations with legend, unit, gaps and a table of values."""
   values = [v for one in lines for v in one.values()]
   if log and min(values) > 1e-30 and max(values) > 30 * min(values):
     y_axis = scales.log_axis(values)

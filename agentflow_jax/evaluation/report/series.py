@@ -20,9 +20,13 @@ _SMOOTHED_FROM = 24
 _NOISE = 0.02
 
 
-def iteration_axis(run: run_data.RunData) -> scales.Axis:
+def iteration_axis(*runs: run_data.RunData) -> scales.Axis:
   """One iteration axis for all charts of the page."""
-  found = [run_data.iteration(r) for r in (*run.metrics, *run.evaluations)]
+  found = [
+    run_data.iteration(row)
+    for run in runs
+    for row in (*run.metrics, *run.evaluations)
+  ]
   known = [x for x in found if x is not None]
   return scales.iteration_axis(min(known, default=0), max(known, default=0))
 

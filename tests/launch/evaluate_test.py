@@ -45,7 +45,7 @@ _QUIZ = [
   {"id": "peru", "question": "What is Peru's capital?", "answers": ["Lima"]},
   {"id": "sum", "question": "What is 2 + 2?", "answers": ["4", "four"]},
 ]
-_TRIALS = 20
+_TRIALS = 8
 _AGENT = (
   "--benchmark=tfds:quiz",
   "--checkpoint=hf",

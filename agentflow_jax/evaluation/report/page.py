@@ -56,14 +56,14 @@ def render(
     _section("questions", _questions(run), css="plain"),
     _section("metrics", [_metrics_table(run)], css="plain"),
   ]
-  links = dict(_SECTIONS)
+  links = [*_SECTIONS]
   if viewer is not None:
-    sections.insert(5, viewer)
-    links = dict([document.VIEWER_SECTION]) | links
+    sections.insert(-1, viewer)
+    links.insert(-1, document.VIEWER_SECTION)
   return document.document(
     f"{run.name}: Flow-GRPO report",
     headline.headline(run, link_config=link_config),
-    tag("nav", [tag("a", name, href=f"#{id_}") for id_, name in links.items()]),
+    tag("nav", [tag("a", name, href=f"#{id_}") for id_, name in links]),
     tag("main", sections),
     _footer(run),
     styles=document.VIEWER_STYLES if viewer else document.STYLES,

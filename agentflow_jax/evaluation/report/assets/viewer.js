@@ -143,7 +143,7 @@
         button.addEventListener("click", () => {
           select(start + offset);
           list.querySelector("[aria-current]").focus();
-          if (one.offsetTop > list.offsetTop + 200) show(one);
+          if (isStacked()) show(one);
         });
         return element("li", "", button);
       }),
@@ -154,6 +154,12 @@
       : "none fits";
     by("viewer-back").disabled = page === 0;
     by("viewer-on").disabled = page + 1 >= pages();
+  }
+
+  // On narrow screens the trajectory stands below the list.
+  function isStacked() {
+    const end = list.getBoundingClientRect().bottom;
+    return one.getBoundingClientRect().top >= end;
   }
 
   function show(node) {

@@ -247,9 +247,9 @@ def test_a_comparison_has_numbers_settings_and_all_curves(tmp_path):
   assert page.find("h1").text == "a/run / b/run"
   numbers, settings = page.find_all("table", "compare")
   rows = {row.find("th").text: row for row in numbers.find_all("tr")}
-  assert {"accuracy before", "training reward, end"} <= rows.keys()
-  assert {"entropy, end", "token savings, end"} <= rows.keys()
-  cells = [cell.text for cell in rows["iterations"].find_all("td")]
+  assert {"Accuracy before", "Training reward, end"} <= rows.keys()
+  assert {"Entropy, end", "Token savings, end"} <= rows.keys()
+  cells = [cell.text for cell in rows["Iterations"].find_all("td")]
   assert cells == ["10", "10"]
   keys = [row.find("th").text for row in settings.find("tbody").find_all("tr")]
   assert keys == ["learner.lr", "rollout.tasks"]

@@ -105,11 +105,11 @@ def _numbers(named: _Named) -> markup.Html:
   """What each run reached: evaluations, then the end of training."""
   rows: list[tuple[str, Sequence[str]]] = [
     (
-      "accuracy before",
+      "Accuracy before",
       [_accuracy(run.evaluation("before")) for _, run in named],
     ),
     (
-      "accuracy, last evaluation",
+      "Accuracy, last evaluation",
       [_accuracy(headline.final_evaluation(run)) for _, run in named],
     ),
   ]
@@ -119,9 +119,9 @@ def _numbers(named: _Named) -> markup.Html:
     for family in list(families)[: figures.MAX_FAMILIES]
   ]
   rows += [
-    ("iterations", [f"{len(run.metrics):,}" for _, run in named]),
-    ("optimizer steps", [_largest(run, "step") for _, run in named]),
-    ("wall time", [_wall_time(run) for _, run in named]),
+    ("Iterations", [f"{len(run.metrics):,}" for _, run in named]),
+    ("Optimizer steps", [_largest(run, "step") for _, run in named]),
+    ("Wall time", [_wall_time(run) for _, run in named]),
   ]
   for title, name, write in _ends():
     rows.append((title, [_end(run, name, write) for _, run in named]))
@@ -132,11 +132,11 @@ def _numbers(named: _Named) -> markup.Html:
 def _ends() -> list[tuple[str, str, Writer]]:
   """(title, metric, writer) of what training is summed up by at its end."""
   found: list[tuple[str, str, Writer]] = [
-    ("training reward, end", "reward", scales.percent)
+    ("Training reward, end", "reward", scales.percent)
   ]
   for spec in (*panels.BEHAVIOUR, *panels.OPTIMISATION, *panels.COST):
     for name, legend, _ in spec.metrics:
-      title = f"{_title(spec, legend)}, end".lower()
+      title = f"{_title(spec, legend)}, end"
       found.append(
         (title, name, scales.percent if spec.percent else scales.amount)
       )

@@ -8,7 +8,6 @@
   if (!holder) return;
   const data = JSON.parse(holder.textContent);
   const PAGE = 20;
-  const WORST = -6; // logprobs from here on have the full shade
   const SIGNS = { right: "✓ right", wrong: "✗ wrong", unscored: "– lost" };
   const by = (id) => document.getElementById(id);
   const root = by("viewer");
@@ -49,6 +48,9 @@
         : value.toFixed(digits);
     return shown.replace("-", "−");
   }
+
+  const count = (number, noun) =>
+    `${number} ${noun}${number === 1 ? "" : "s"}`;
 
   function split(item) {
     return item.when ? item.split + ", " + item.when : item.split;
@@ -129,7 +131,8 @@
               split(item),
               item.step === undefined ? "" : "step " + item.step,
               text(item.family),
-              (item.turns || []).length + " turns",
+              item.member === undefined ? "" : "member " + item.member,
+              count((item.turns || []).length, "turn"),
             ]
               .filter(Boolean)
               .join(" · "),
@@ -184,7 +187,7 @@
     const references = (item.references || []).map(text).join(" / ");
     const turns = (item.turns || []).map((turn, i) => turnItem(item, turn, i));
     if (item.more_turns) {
-      turns.push(element("li", "note", `Not shown: ${item.more_turns} turns.`));
+      turns.push(element("li", "note", "Not shown: " + count(item.more_turns, "turn")));
     }
     return [
       element("h3", "question", text(item.question) || text(item.id)),
@@ -237,7 +240,7 @@
         .map(([label, value]) =>
           element(
             "div",
-            "",
+            String(value).length > 18 ? "long" : "",
             element("dt", "", label),
             element("dd", "", String(value)),
           ),
@@ -275,7 +278,9 @@
       );
     });
     if (turn.halt !== undefined) rows.push(...verdictRow(turn));
-    rows.push(...row("Asked", ...modules.map((m) => asked(m))));
+    if (modules.length) {
+      rows.push(...row("Asked", ...modules.map((m) => asked(m))));
+    }
     return element(
       "li",
       "",
@@ -286,7 +291,7 @@
         plan.tool ? span("tool", text(plan.tool)) : "",
         turn.seconds === undefined
           ? ""
-          : span("note", amount(turn.seconds) + " s"),
+          : span("note", amount(Number(turn.seconds.toPrecision(2))) + " s"),
       ),
       element("dl", "", ...rows),
     );
@@ -383,8 +388,8 @@
       const value = logprobs[i];
       const told = [`id ${id}`];
       if (value != null) {
-        told.push(`logprob ${amount(value)}`);
-        const heat = Math.min(1, Math.max(0, value / WORST));
+        told.push(`logprob ${amount(value, 4)}`);
+        const heat = 1 - Math.exp(Math.min(value, 0)); // how improbable
         token.style.setProperty("--heat", heat.toFixed(3));
       }
       if (item.advantage !== undefined) {
@@ -396,11 +401,11 @@
       return token;
     });
     if (module.more_ids) {
-      stream.push(span("note", `Not shown: ${module.more_ids} tokens.`));
+      stream.push(span("note", "Not shown: " + count(module.more_ids, "token")));
     }
     return [
       element("div", "tokens", ...stream),
-      folded(`${module.ids.length} ids and logprobs`, () => [
+      folded(count(module.ids.length, "id") + " and logprobs", () => [
         tokenTable(item, module),
       ]),
     ];
@@ -415,9 +420,9 @@
       return element(
         "tr",
         "",
-        element("td", "text", piece(item, id)),
+        element("td", "text", piece(item, id).replaceAll("\n", "↵")),
         cell(String(id)),
-        cell(value == null ? "–" : amount(value)),
+        cell(value == null ? "–" : amount(value, 4)),
         cell(value == null ? "–" : amount(100 * Math.exp(value), 1) + "%"),
         cell(item.advantage === undefined ? "–" : amount(item.advantage, 3)),
       );

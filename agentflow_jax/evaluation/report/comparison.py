@@ -27,6 +27,8 @@ _NONE = "–"
 # The last values of a noisy metric are averaged over this share of the rows.
 _LAST_SHARE = 0.1
 _MAX_SETTING = 200
+# Differ in any two runs.
+_NO_SETTINGS = frozenset({"run.run_dir"})
 _STACKS = (
   ("Phase", "phase_s/", "seconds per iteration", False),
   ("Tool", "tool_mix/", "share of plans", True),
@@ -115,7 +117,7 @@ def _numbers(named: _Named) -> markup.Html:
   ]
   families = dict.fromkeys(f for _, run in named for f in run.families())
   rows += [
-    (f"· {family}", [_family(run, family) for _, run in named])
+    (f"· {family}, last evaluation", [_family(run, family) for _, run in named])
     for family in list(families)[: figures.MAX_FAMILIES]
   ]
   rows += [
@@ -155,7 +157,7 @@ def _accuracy(evaluation: run_data.Record | None) -> str:
 
 
 def _family(run: run_data.RunData, family: str) -> str:
-  last = headline.final_evaluation(run) or run.evaluation("before") or {}
+  last = headline.final_evaluation(run) or {}
   value = run_data.number(run_data.mapping(last.get("families")).get(family))
   return _NONE if value is None else scales.percent(value)
 
@@ -188,7 +190,7 @@ def _settings(named: _Named) -> markup.Html:
     sentence = f"No readable config.json: {', '.join(without)}."
     return tag("p", sentence, class_="missing card")
   flat = [dict(_flatten(run_data.mapping(run.config))) for _, run in named]
-  keys = sorted(set().union(*flat))
+  keys = sorted(set().union(*flat) - _NO_SETTINGS)
   rows = [
     (key, [one.get(key, _NONE)[:_MAX_SETTING] for one in flat])
     for key in keys
@@ -212,82 +214,86 @@ def _flatten(
   return found
 
 
+_Rows = Sequence[Sequence[run_data.Record]]
+
+
 def _curves(named: _Named) -> list[markup.Html]:
-  """A chart per metric that some run recorded, the evaluations first."""
+  """A chart per metric that some run recorded, what was learnt first."""
   frame = charts.Frame(
     x_axis=series_lib.iteration_axis(*(run for _, run in named))
   )
   rows = [series_lib.condense(run.metrics) for _, run in named]
+  found = _scores(named, rows, frame)
+  for spec in (*panels.BEHAVIOUR, *panels.OPTIMISATION, *panels.COST):
+    for name, legend, _ in spec.metrics:
+      if lines := _metric(named, rows, name):
+        found.append(
+          figures.line_figure(
+            _title(spec, legend),
+            spec.caption,
+            lines,
+            frame,
+            unit=spec.unit,
+            percent=spec.percent,
+            log=spec.log,
+          )
+        )
+  for word, prefix, unit, percent in _STACKS:
+    for name in _largest_parts(named, prefix):
+      lines = _metric(named, rows, prefix + name)
+      title = f"{word}: {name}"
+      found.append(
+        figures.line_figure(title, "", lines, frame, unit=unit, percent=percent)
+      )
+  return found
+
+
+def _scores(
+  named: _Named, rows: _Rows, frame: charts.Frame
+) -> list[markup.Html]:
+  """Accuracy and reward: of all questions large, then of each family."""
   wide = dataclasses.replace(frame, height=250)
-  found = [
-    _chart(
-      "Held-out accuracy", _held_out(named, "accuracy"), wide, percent=True
-    ),
-    _chart("Training reward", _metric(named, rows, "reward"), wide),
+  made = [
+    ("Held-out accuracy", _held_out(named, "accuracy"), wide, "half"),
+    ("Training reward", _metric(named, rows, "reward"), wide, "half"),
   ]
   families = dict.fromkeys(f for _, run in named for f in run.families())
   for family in list(families)[: figures.MAX_FAMILIES]:
-    lines = _held_out(named, "families", family)
-    found.append(_chart(f"Held-out: {family}", lines, frame, percent=True))
-    lines = _metric(named, rows, f"reward/{family}")
-    found.append(_chart(f"Training: {family}", lines, frame))
-  for spec in (*panels.BEHAVIOUR, *panels.OPTIMISATION, *panels.COST):
-    for name, legend, _ in spec.metrics:
-      lines = _metric(named, rows, name)
-      title = _title(spec, legend)
-      found.append(
-        _chart(
-          title,
-          lines,
-          frame,
-          spec.caption,
-          unit=spec.unit,
-          percent=spec.percent,
-          log=spec.log,
-        )
-      )
-  for word, prefix, unit, percent in _STACKS:
-    totals: dict[str, float] = {}
-    for _, run in named:
-      for name, value in series_lib.part_totals(run.metrics, prefix).items():
-        totals[name] = totals.get(name, 0.0) + value
-    for name in sorted(totals, key=lambda n: (-totals[n], n))[
-      : series_lib.MAX_PARTS
-    ]:
-      lines = _metric(named, rows, prefix + name)
-      title = f"{word}: {name}"
-      found.append(_chart(title, lines, frame, unit=unit, percent=percent))
-  return [one for one in found if one is not None]
+    held_out = _held_out(named, "families", family)
+    training = _metric(named, rows, f"reward/{family}")
+    made.append((f"Held-out: {family}", held_out, frame, ""))
+    made.append((f"Training: {family}", training, frame, ""))
+  return [
+    figures.score_figure(title, "", lines, where, css=css)
+    for title, lines, where, css in made
+    if lines
+  ]
+
+
+def _largest_parts(named: _Named, prefix: str) -> list[str]:
+  """The names under a prefix, by their sum over all runs."""
+  totals: dict[str, float] = {}
+  for _, run in named:
+    for name, value in series_lib.part_totals(run.metrics, prefix).items():
+      totals[name] = totals.get(name, 0.0) + value
+  names = sorted(totals, key=lambda name: (-totals[name], name))
+  return names[: series_lib.MAX_PARTS]
 
 
 def _title(spec: panels.Panel, legend: str) -> str:
   return spec.title if len(spec.metrics) == 1 else f"{spec.title}: {legend}"
 
 
-def _chart(
-  title: str,
-  lines: Sequence[charts.Series],
-  frame: charts.Frame,
-  caption: str = "",
-  *,
-  unit: str = "",
-  percent: bool = False,
-  log: bool = False,
-) -> markup.Html | None:
-  if not lines:
-    return None
-  return figures.line_figure(
-    title, caption, lines, frame, unit=unit, percent=percent, log=log
-  )
-
-
-def _metric(
-  named: _Named, rows: Sequence[Sequence[run_data.Record]], name: str
-) -> list[charts.Series]:
+def _metric(named: _Named, rows: _Rows, name: str) -> list[charts.Series]:
+  # All or none: a mean beside raw lines would look like the calmer run.
+  enough = series_lib.SMOOTHED_FROM
+  smooth = all(sum(name in row for row in own) >= enough for own in rows)
   return [
     line
     for index, (label, _) in enumerate(named)
-    for line in series_lib.metric(rows[index], name, label, f"c{index + 1}")
+    for line in series_lib.metric(
+      rows[index], name, label, f"c{index + 1}", smooth=smooth
+    )
   ]
 
 

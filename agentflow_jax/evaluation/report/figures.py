@@ -72,14 +72,14 @@ def learning(
     "Mean reward of the training attempts, and accuracy on held-out questions "
     "with its 95% interval."
   )
-  figures = [_scores("All questions", caption, overall, frame, css="wide")]
+  figures = [score_figure("All questions", caption, overall, frame, css="wide")]
   frame = dataclasses.replace(frame, height=170)
   families = run.families()
   for family in families[:MAX_FAMILIES]:
     lines = series_lib.metric(rows, f"reward/{family}", "training", "train")
     lines += series_lib.held_out(run, "families", family)
     if lines:
-      figures.append(_scores(family, "", lines, frame))
+      figures.append(score_figure(family, "", lines, frame))
   if len(families) > MAX_FAMILIES:
     sentence = f"Without a chart of their own: {len(families) - MAX_FAMILIES}."
     figures.append(missing("Further families", sentence))
@@ -131,13 +131,14 @@ def missing(title: str, sentence: str) -> markup.Html:
   return figure(title, "", tag("p", sentence, class_="missing"))
 
 
-def _scores(
+def score_figure(
   title: str,
   caption: str,
   lines: Sequence[charts.Series],
   frame: charts.Frame,
   css: str = "",
 ) -> markup.Html:
+  """Rewards or accuracies: from 0 to 100% if all of them are shares."""
   values = [v for one in lines for v in one.values()]
   share = all(0 <= value <= 1 for value in values)
   axis = scales.linear_axis([0.0, 1.0] if share else values)

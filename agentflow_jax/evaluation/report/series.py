@@ -16,7 +16,7 @@ MAX_POINTS = 240
 MAX_PARTS = 6
 # A line with at least this many points also gets its running mean, if its
 # points stray from that mean by more than this share of its whole range.
-_SMOOTHED_FROM = 24
+SMOOTHED_FROM = 24
 _NOISE = 0.02
 
 
@@ -52,9 +52,14 @@ def bucket_size(rows: int, limit: int = MAX_POINTS) -> int:
 
 
 def metric(
-  rows: Sequence[run_data.Record], name: str, title: str, color: str
+  rows: Sequence[run_data.Record],
+  name: str,
+  title: str,
+  color: str,
+  *,
+  smooth: bool = True,
 ) -> list[charts.Series]:
-  """The metric's line, and its running mean where there is much to smooth.
+  """The metric's line; with `smooth` its running mean, if it strays from it.
 
   Empty if no row holds a number for it; other rows without one are gaps.
   """
@@ -66,7 +71,7 @@ def metric(
   line = charts.Series(name=title, color=color, points=points)
   if not line.values():
     return []
-  if len(points) < _SMOOTHED_FROM:
+  if not smooth or len(points) < SMOOTHED_FROM:
     return [line]
   reach = max(2, len(points) // 24)
   smooth = []

@@ -128,7 +128,7 @@
             "facts",
             [
               data.runs.length > 1 ? VALUES.run(item) : "",
-              split(item),
+              item.when ? split(item) : "",
               item.step === undefined ? "" : "step " + item.step,
               text(item.family),
               item.member === undefined ? "" : "member " + item.member,

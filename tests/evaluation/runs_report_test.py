@@ -109,6 +109,25 @@ def test_advantages_are_those_of_the_group(run_dir, tmp_path):
   )
 
 
+def test_advantages_over_turns_count_trained_completions(run_dir, tmp_path):
+  """A right member with two completions, a wrong one with one."""
+  config = json.loads((run_dir / "config.json").read_text())
+  config["learner"] |= {"statistics_over": "turns", "normalize_by_std": False}
+  (run_dir / "config.json").write_text(json.dumps(config))
+  sampled = {"role": "planner", "completion": {"token_ids": [1]}}
+  turns = [{"module_calls": [sampled]}, {"module_calls": []}]
+  records = [
+    {"task": {"id": "t"}, "reward": 1.0, "turns": [turns[0]] * 2 + turns[1:]},
+    {"task": {"id": "t"}, "reward": 0.0, "turns": turns},
+  ]
+  path = run_dir / "rollouts" / "train" / "iteration_000001.jsonl"
+  path.write_text("".join(json.dumps(record) + "\n" for record in records))
+  items = _data(_page([run_dir], tmp_path))["items"]
+  found = [one for one in items if one.get("step") is None]
+  values = [one["advantage"] for one in found if one["split"] == "training"]
+  assert values == [pytest.approx(1 / 3, 1e-3), pytest.approx(-2 / 3, 1e-3)]
+
+
 def test_lost_members_have_no_advantage(run_dir, tmp_path):
   name = "rollouts/train/iteration_000001.jsonl"
   lose = lambda row: (  # noqa: E731

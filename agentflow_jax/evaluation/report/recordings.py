@@ -203,12 +203,11 @@ def _advantages(
   valid = [pairs.outcome(record) != pairs.UNSCORED for record in members]
   if file.split != TRAINING or sum(valid) < 2:
     return [None] * len(members)
-  turns = [len(run_data.sequence(record.get("turns"))) for record in members]
   try:
     values = advantages.group_advantages(
       [0.0 if reward is None else reward for reward in rewards],
       valid,
-      turns_G=turns,
+      turns_G=list(map(_trained_turns, members)),
       **_options(learner),
     )
   except (ValueError, TypeError):  # settings of another version
@@ -217,6 +216,21 @@ def _advantages(
     float(value) if is_valid else None
     for value, is_valid in zip(values, valid, strict=True)
   ]
+
+
+def _trained_turns(record: run_data.Record) -> int:
+  """Planner completions with token ids: those the learner has rows for."""
+  turns = map(run_data.mapping, run_data.sequence(record.get("turns")))
+  calls = (
+    run_data.mapping(call)
+    for turn in turns
+    for call in run_data.sequence(turn.get("module_calls"))
+  )
+  return sum(
+    call.get("role") == "planner"
+    and bool(run_data.mapping(call.get("completion")).get("token_ids"))
+    for call in calls
+  )
 
 
 def _options(learner: run_data.Record) -> Mapping[str, Any]:

@@ -74,16 +74,16 @@ def metric(
   if not smooth or len(points) < SMOOTHED_FROM:
     return [line]
   reach = max(2, len(points) // 24)
-  smooth = []
+  means = []
   for index, (x, _) in enumerate(points):
     window = points[max(index - reach, 0) : index + reach + 1]
-    smooth.append((x, _mean([y for _, y in window if y is not None])))
+    means.append((x, _mean([y for _, y in window if y is not None])))
   mean = charts.Series(
-    name=f"{title}, mean of {2 * reach + 1}", color=color, points=tuple(smooth)
+    name=f"{title}, mean of {2 * reach + 1}", color=color, points=tuple(means)
   )
   strays = [
     abs(y - middle)
-    for (_, y), (_, middle) in zip(points, smooth, strict=True)
+    for (_, y), (_, middle) in zip(points, means, strict=True)
     if y is not None and middle is not None
   ]
   spread = max(line.values()) - min(line.values())

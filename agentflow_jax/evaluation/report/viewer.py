@@ -21,6 +21,10 @@ tag = markup.tag
 # Of the JSON in the page.
 MAX_BYTES = 20 * 10**6
 _DATA_ID = "trajectory-data"
+_ADVANTAGES = (
+  "Advantages are not recorded: they are computed again from the rewards of "
+  "each recorded group."
+)
 _TOKENIZERS = ("model/tokenizer", "tokenizer")
 # (name in viewer.js, label); the script fills in what there is.
 _FILTERS = (
@@ -54,6 +58,7 @@ def viewer(
     MAX_BYTES,
   )
   total = sum(file.lines for file in files)
+  has_training = any(file.split == recordings.TRAINING for file in files)
   if not data.shown:
     return _section(
       tag("p", "No readable trajectory was recorded.", class_="missing card"),
@@ -61,6 +66,7 @@ def viewer(
     )
   return _section(
     tag("p", _amount(data, total), class_="note", id="viewer-amount"),
+    tag("p", _ADVANTAGES, class_="note") if has_training else None,
     _notes(notes),
     tag(
       "noscript",

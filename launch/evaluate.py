@@ -59,9 +59,6 @@ _SOLVER = flags.DEFINE_enum(
   "Who answers; not the agent: "
   "a check of benchmark and scorer without a model.",
 )
-_JUDGE = flags.DEFINE_string(
-  "judge", "", "PROVIDER:MODEL asked about answers that rules call wrong."
-)
 _PAPER_ROWS = flags.DEFINE_bool(
   "paper_rows", False, "Only the rows that the paper evaluates."
 )
@@ -97,7 +94,6 @@ def main(argv: list[str]) -> None:
         checkpoint=_CHECKPOINT.value,
         solver=_SOLVER.value,
         trials=_TRIALS.value,
-        judge=_JUDGE.value,
         retry_lost=_RETRY_LOST.value,
       ),
     )

@@ -24,7 +24,7 @@ LIST_END = "<!-- end of the file list -->"
 # Files that can not describe themselves, by folder.
 DATA = {
   "agentflow_jax/evaluation/report/assets": (
-    "Style sheets and script that report.html carries inside."
+    "Style sheets and scripts that the pages carry inside."
   ),
   "agentflow_jax/tasks/worldfacts/data": (
     "The facts, one tab-separated table per kind of thing."

@@ -6,12 +6,14 @@ import pathlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from absl import logging
+
 from agentflow_jax.assembly import agents as agents_lib
-from agentflow_jax.assembly import engine_stack, samplers
+from agentflow_jax.assembly import judging, samplers
 from agentflow_jax.assembly import solver as solver_lib
 from agentflow_jax.assembly import world as world_lib
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import errors, protocols, providers
+from agentflow_jax.core import errors
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.evaluation import (
@@ -19,7 +21,6 @@ from agentflow_jax.evaluation import (
   benchmark_report,
   benchmark_runner,
 )
-from agentflow_jax.rewards import llm_judge, rule_reward
 from agentflow_jax.rollout import group_rollout
 
 AGENT = "agent"
@@ -41,7 +42,6 @@ class Request:
   checkpoint: str = ""
   solver: str = AGENT
   trials: int = 1
-  judge: str = ""  # PROVIDER:MODEL; "" = rules only
   retry_lost: bool = False
 
 
@@ -59,15 +59,8 @@ async def evaluate(
   scorers = {
     task.scorer for tasks in request.benchmarks.values() for task in tasks
   }
-  async with contextlib.AsyncExitStack() as stack:
-    reward_fn = await stack.enter_async_context(
-      _open_reward(config, request.judge, scorers)
-    )
-    agents = None
-    if request.solver == AGENT:
-      agents = await stack.enter_async_context(
-        open_agents(config, request.checkpoint)
-      )
+  async with open_answerers(config, request) as (agents, engines):
+    reward_fn = judging.build_reward(engines, scorers)
     for name, tasks in request.benchmarks.items():
       await benchmark_runner.run(
         tasks,
@@ -76,6 +69,8 @@ async def evaluate(
         request.out / name,
         _plan(config, request),
       )
+    if counts := judging.metrics(reward_fn):
+      logging.info("%s", {name: round(v, 3) for name, v in counts.items()})
   results = benchmark_runner.results_in(request.out)
   write_report(request.out, results)
   return results
@@ -97,52 +92,55 @@ def write_report(
 
 
 @contextlib.asynccontextmanager
-async def open_agents(
-  config: config_lib.Config, checkpoint: str
-) -> AsyncIterator[agents_lib.Agents]:
-  """The agents of a checkpoint, or of APIs and rules alone.
+async def open_answerers(
+  config: config_lib.Config, request: Request
+) -> AsyncIterator[tuple[agents_lib.Agents | None, agents_lib.Engines]]:
+  """Who answers, and the engines among which a judge may be.
+
+  The agents are those of a checkpoint, or of APIs and rules alone; None where
+  a baseline answers.
 
   Raises:
     ConfigError: the config asks for a model and there is no checkpoint.
   """
-  if checkpoint:
+  plays = request.solver == AGENT
+  if plays and request.checkpoint:
     async with solver_lib.open_solver(
-      config, checkpoint, slots=config.sampler.slots
+      config, request.checkpoint, slots=config.sampler.slots
     ) as solver:
-      yield solver.agents
+      yield solver.agents, solver.engines
     return
-  if needed := sorted(samplers.model_engines(config)):
-    raise errors.ConfigError(
-      f"the engines {', '.join(needed)} are models: name a --checkpoint, or "
-      "set --config.engines.* to others"
-    )
-  data_dir = pathlib.Path(config.tasks.data_dir or solver_lib.cache_dir())
+  _check_engines(config, plays)
   async with contextlib.AsyncExitStack() as stack:
     engines = agents_lib.Engines.of(config, {})
     stack.push_async_callback(engines.aclose)
-    toolbox = agents_lib.build_toolbox(
-      engines, world_lib.search_index(config, data_dir)
-    )
-    stack.push_async_callback(toolbox.aclose)
-    await toolbox.check()
-    yield agents_lib.build_agents(
-      engines, toolbox, count_tokens=lambda text: len(text.encode("utf-8"))
-    )
+    agents = None
+    if plays:
+      data_dir = pathlib.Path(config.tasks.data_dir or solver_lib.cache_dir())
+      toolbox = agents_lib.build_toolbox(
+        engines, world_lib.search_index(config, data_dir)
+      )
+      stack.push_async_callback(toolbox.aclose)
+      await toolbox.check()
+      agents = agents_lib.build_agents(
+        engines, toolbox, count_tokens=lambda text: len(text.encode("utf-8"))
+      )
+    yield agents, engines
 
 
-@contextlib.asynccontextmanager
-async def _open_reward(
-  config: config_lib.Config, judge: str, scorers: set[str]
-) -> AsyncIterator[protocols.RewardFn]:
-  if not judge:
-    yield rule_reward.RuleReward(scorers)
-    return
-  model = providers.remote_model(judge)
-  if model is None:
-    raise errors.ConfigError(f"--judge={judge!r} is not PROVIDER:MODEL")
-  stack = engine_stack.of_api(config.engines, model, config_lib.EngineOptions())
-  async with stack.closing:
-    yield llm_judge.JudgedReward(scorers, stack.engine)
+def _check_engines(config: config_lib.Config, plays: bool) -> None:
+  """Without a checkpoint nobody who is asked may be a model."""
+  if plays:
+    if needed := sorted(samplers.model_engines(config)):
+      raise errors.ConfigError(
+        f"the engines {', '.join(needed)} are models: name a --checkpoint, or "
+        "set --config.engines.* to others"
+      )
+  elif config.engines.judge == agents_lib.FROZEN:
+    raise errors.ConfigError(
+      "engines.judge='frozen' is a model, and a baseline has none: name a "
+      "PROVIDER:MODEL"
+    )
 
 
 def _run_one(
@@ -163,7 +161,7 @@ def _run_one(
 def _plan(config: config_lib.Config, request: Request) -> benchmark_runner.Plan:
   settings: dict[str, Any] = {
     "solver": request.solver,
-    "judge": request.judge,
+    "judge": config.engines.judge,
     "seed": config.run.seed,
   }
   if request.solver == AGENT:

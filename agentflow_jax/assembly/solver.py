@@ -43,6 +43,7 @@ class Solver:
   """
 
   agents: agents_lib.Agents
+  engines: agents_lib.Engines  # of the agents, and of a judge
 
   async def solve(
     self, task: task_lib.Task, on_turn: episode.OnTurn | None = None
@@ -128,7 +129,7 @@ async def open_solver(
     mesh,
     world_lib.search_index(config, pathlib.Path(data_dir)),
   ) as built:
-    yield Solver(agents=built.agents)
+    yield Solver(agents=built.agents, engines=built.engines)
 
 
 def _load_models(

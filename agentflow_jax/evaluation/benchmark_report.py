@@ -42,12 +42,15 @@ class Table:
 
 def tables(results: Results) -> list[Table]:
   """What is said about a set of results."""
-  return [
-    _accuracy(results),
-    _behaviour(results),
+  counts = [
     _counts("Stop reasons", "stop_reasons", results),
     _counts("Tool mix (share of readable decisions)", "tool_mix", results),
     _counts("Tool errors", "tool_errors", results),
+  ]
+  return [
+    _accuracy(results),
+    _behaviour(results),
+    *(table for table in counts if len(table.header) > 1),
     _quoted(results),
   ]
 

@@ -29,6 +29,7 @@ RESULT = "result.json"
 TIMING = "timing.json"
 SETTINGS = "settings.json"
 JOURNAL = "trajectories.jsonl"
+_PROGRESS_S = 30.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,14 @@ async def run(
     def keep(trajectory: trajectory_lib.Trajectory) -> None:
       if (trajectory.task.id, trajectory.member) not in known:
         log.write(trajectory)
+        logging.log_every_n_seconds(
+          logging.INFO,
+          "%s: %d of %d are done",
+          _PROGRESS_S,
+          directory,
+          len(log.finished),
+          wanted,
+        )
 
     await group_rollout.run_groups(
       tasks,

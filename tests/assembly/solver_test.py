@@ -86,7 +86,7 @@ def _scripted_solver(config, index_dir) -> tuple[solver_lib.Solver, object]:
   engines = agents_lib.Engines.of(config, {agents_lib.TRAINABLE: planner})
   toolbox = agents_lib.build_toolbox(engines, index_dir)
   agents = agents_lib.build_agents(engines, toolbox, count_tokens=len)
-  return solver_lib.Solver(agents=agents), toolbox
+  return solver_lib.Solver(agents=agents, engines=engines), toolbox
 
 
 def test_turns_are_shown_as_they_happen_and_hostile_text_is_text(tmp_path):

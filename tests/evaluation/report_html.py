@@ -3,7 +3,7 @@
 import html.parser
 import re
 
-_VOID = {"meta", "br", "hr"}
+_VOID = {"meta", "br", "hr", "input"}
 # What a parser closes an open <p> for; inside one it is a broken page.
 _NOT_IN_P = {"div", "p", "ul", "ol", "dl", "table", "pre", "figure", "details"}
 _SUPERSCRIPT = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")

@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from agentflow_jax.evaluation.report import markup, page
+from agentflow_jax.evaluation.report import document, markup
 
-_FOLDER = pathlib.Path(page.__file__).parent
-_CSS = "".join(markup.asset(name) for name in page.STYLES)
+_FOLDER = pathlib.Path(document.__file__).parent
+_CSS = "".join(markup.asset(name) for name in document.VIEWER_STYLES)
 # Machado, Oliveira and Fernandes (2009), severity 1, linear RGB.
 _BLINDNESS = {
   "protanopia": (

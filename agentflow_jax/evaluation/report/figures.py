@@ -45,7 +45,7 @@ def panel(
   if not lines:
     names = " or ".join(name for name, _, _ in spec.metrics)
     return missing(spec.title, f"This run recorded no {names}.")
-  return _lines(
+  return line_figure(
     spec.title,
     spec.caption,
     lines,
@@ -72,14 +72,14 @@ def learning(
     "Mean reward of the training attempts, and accuracy on held-out questions "
     "with its 95% interval."
   )
-  figures = [_scores("All questions", caption, overall, frame, css="wide")]
+  figures = [score_figure("All questions", caption, overall, frame, css="wide")]
   frame = dataclasses.replace(frame, height=170)
   families = run.families()
   for family in families[:MAX_FAMILIES]:
     lines = series_lib.metric(rows, f"reward/{family}", "training", "train")
     lines += series_lib.held_out(run, "families", family)
     if lines:
-      figures.append(_scores(family, "", lines, frame))
+      figures.append(score_figure(family, "", lines, frame))
   if len(families) > MAX_FAMILIES:
     sentence = f"Without a chart of their own: {len(families) - MAX_FAMILIES}."
     figures.append(missing("Further families", sentence))
@@ -131,17 +131,18 @@ def missing(title: str, sentence: str) -> markup.Html:
   return figure(title, "", tag("p", sentence, class_="missing"))
 
 
-def _scores(
+def score_figure(
   title: str,
   caption: str,
   lines: Sequence[charts.Series],
   frame: charts.Frame,
   css: str = "",
 ) -> markup.Html:
+  """Rewards or accuracies: from 0 to 100% if all of them are shares."""
   values = [v for one in lines for v in one.values()]
   share = all(0 <= value <= 1 for value in values)
   axis = scales.linear_axis([0.0, 1.0] if share else values)
-  return _lines(
+  return line_figure(
     title,
     caption,
     lines,
@@ -153,7 +154,7 @@ def _scores(
   )
 
 
-def _lines(
+def line_figure(
   title: str,
   caption: str,
   lines: Sequence[charts.Series],
@@ -165,6 +166,7 @@ def _lines(
   y_axis: scales.Axis | None = None,
   css: str = "",
 ) -> markup.Html:
+  """Lines over iterations with legend, unit, gaps and a table of values."""
   values = [v for one in lines for v in one.values()]
   if log and min(values) > 1e-30 and max(values) > 30 * min(values):
     y_axis = scales.log_axis(values)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from agentflow_jax.core import printable
 
-_VOID = frozenset({"meta", "br", "hr"})
+_VOID = frozenset({"meta", "br", "hr", "input"})
 # Followed by a newline, so that the source of a page can be read.
 _BLOCK = frozenset({"body", "div", "figure", "head", "li", "p", "svg", "tr"})
 

@@ -1,17 +1,14 @@
 """The page from top to bottom: RunData -> one self-contained HTML document.
 
-headline -> learning -> behaviour -> optimisation -> cost -> trajectories ->
-every metric. Two inline assets, no other resource: the content security
-policy allows exactly the bytes of our style sheet and script, so even markup
-that slipped through could neither run nor fetch anything.
+headline -> learning -> behaviour -> optimisation -> cost -> questions ->
+recorded trajectories, where asked for -> every metric.
 """
 
-import base64
 import collections
-import hashlib
 from collections.abc import Sequence
 
 from agentflow_jax.evaluation.report import (
+  document,
   figures,
   headline,
   markup,
@@ -25,8 +22,6 @@ from agentflow_jax.evaluation.report import series as series_lib
 
 tag = markup.tag
 
-# In cascade order: the last one overrides sizes and colours.
-STYLES = ("base.css", "charts.css", "questions.css", "media.css")
 _SECTIONS = (
   ("learning", "Learning"),
   ("behaviour", "Behaviour"),
@@ -37,56 +32,42 @@ _SECTIONS = (
 )
 
 
-def render(run: run_data.RunData, *, link_config: bool = True) -> str:
+def render(
+  run: run_data.RunData,
+  *,
+  link_config: bool = True,
+  viewer: markup.Html | None = None,
+) -> str:
   """The whole document; the same RunData gives the same text.
 
-  `link_config`: the page will lie beside config.json, so it may point there.
+  Args:
+    run: what to show.
+    link_config: the page will lie beside config.json, so it may point there.
+    viewer: the recorded trajectories, from viewer.py; they get a section.
   """
   rows = series_lib.condense(run.metrics)
-  style = markup.join(markup.asset(name) for name in STYLES)
-  script = markup.asset("report.js")
-  body = tag(
-    "body",
+  sections = [
+    _section("learning", figures.learning(run, rows)),
+    _section("behaviour", _behaviour(run, rows)),
+    _section("optimisation", _panels(panels.OPTIMISATION, run, rows)),
+    _section(
+      "cost", [figures.phases(run, rows), *_panels(panels.COST, run, rows)]
+    ),
+    _section("questions", _questions(run), css="plain"),
+    _section("metrics", [_metrics_table(run)], css="plain"),
+  ]
+  links = [*_SECTIONS]
+  if viewer is not None:
+    sections.insert(-1, viewer)
+    links.insert(-1, document.VIEWER_SECTION)
+  return document.document(
+    f"{run.name}: Flow-GRPO report",
     headline.headline(run, link_config=link_config),
-    tag("nav", [tag("a", name, href=f"#{id_}") for id_, name in _SECTIONS]),
-    tag(
-      "main",
-      _section("learning", figures.learning(run, rows)),
-      _section("behaviour", _behaviour(run, rows)),
-      _section("optimisation", _panels(panels.OPTIMISATION, run, rows)),
-      _section(
-        "cost", [figures.phases(run, rows), *_panels(panels.COST, run, rows)]
-      ),
-      _section("questions", _questions(run), css="plain"),
-      _section("metrics", [_metrics_table(run)], css="plain"),
-    ),
+    tag("nav", [tag("a", name, href=f"#{id_}") for id_, name in links]),
+    tag("main", sections),
     _footer(run),
-    tag("script", script),
-  )
-  head = tag(
-    "head",
-    tag("meta", charset="utf-8"),
-    tag(
-      "meta",
-      http_equiv="Content-Security-Policy",
-      content=_policy(style, script),
-    ),
-    tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-    tag("meta", name="color-scheme", content="light dark"),
-    tag("title", f"{run.name}: Flow-GRPO report"),
-    tag("style", style),
-  )
-  return f"<!doctype html>\n{tag('html', head, body, lang='en')}"
-
-
-def _policy(style: str, script: str) -> str:
-  def source(text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
-
-  return (
-    f"default-src 'none'; style-src {source(style)}; "
-    f"script-src {source(script)}; base-uri 'none'; form-action 'none'"
+    styles=document.VIEWER_STYLES if viewer else document.STYLES,
+    scripts=document.VIEWER_SCRIPTS if viewer else document.SCRIPTS,
   )
 
 

@@ -114,6 +114,22 @@ COST = (
     metrics=(("computed_over_distinct", "training", "train"),),
   ),
   Panel(
+    title="Tokens of an update",
+    caption="What the learner computes, beside a row for every sample.",
+    unit="tokens per optimizer step",
+    metrics=(
+      ("sample_tokens", "without sharing", "c4"),
+      ("computed_tokens", "computed", "train"),
+    ),
+  ),
+  Panel(
+    title="Prefix reuse",
+    caption="Prompt tokens that the sampler took from its cache.",
+    unit="share of prompt tokens",
+    metrics=(("sampler/prefix_hit_rate", "training", "train"),),
+    percent=True,
+  ),
+  Panel(
     title="Left out of the update",
     caption="Groups whose rewards were all equal, and attempts that "
     "infrastructure lost.",

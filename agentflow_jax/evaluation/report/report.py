@@ -1,7 +1,8 @@
 """write_report: RUN_DIR -> RUN_DIR/report.html, readable without a network.
 
 run_data reads the files, page renders, this module writes. The page holds six
-of the recorded questions, never the recordings themselves.
+of the recorded questions, never the recordings themselves; runs_report.py
+writes pages with those.
 """
 
 import os
@@ -11,6 +12,8 @@ from absl import logging
 
 from agentflow_jax.core import errors
 from agentflow_jax.evaluation.report import page, run_data
+
+NAME = "report.html"
 
 
 def write_report(
@@ -30,12 +33,22 @@ def write_report(
   Raises:
     UserError: `run_dir` is no directory, or `out` can not be written.
   """
+  source = directory(run_dir)
+  target = pathlib.Path(out) if out is not None else source / NAME
+  beside = target.parent.resolve() == source.resolve()
+  return write(target, page.render(run_data.load(source), link_config=beside))
+
+
+def directory(run_dir: str | os.PathLike[str]) -> pathlib.Path:
+  """The path of a run directory; UserError if there is none."""
   source = pathlib.Path(run_dir)
   if not source.is_dir():
     raise errors.UserError(f"no run directory at {source}")
-  target = pathlib.Path(out) if out is not None else source / "report.html"
-  beside = target.parent.resolve() == source.resolve()
-  text = page.render(run_data.load(source), link_config=beside)
+  return source
+
+
+def write(target: pathlib.Path, text: str) -> pathlib.Path:
+  """Puts a page in its place in one step; UserError if that can not be."""
   temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
   try:
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -153,7 +153,7 @@ class _Reader:
     if file is None:
       return None
     with file:
-      value = _parse(file.read())
+      value = parse(file.read())
     if value is None:
       self.notes.append(f"{CONFIG} is not a JSON object.")
     return value
@@ -202,7 +202,7 @@ class _Reader:
       for index, line in enumerate(file, 1):
         if not line.strip():
           continue
-        record = _parse(line)
+        record = parse(line)
         if record is None:
           unreadable.append(index)
         else:
@@ -214,7 +214,8 @@ class _Reader:
       )
 
 
-def _parse(content: bytes) -> Record | None:
+def parse(content: bytes) -> Record | None:
+  """A JSON object, or None if it is none."""
   try:
     value = json.loads(content.decode("utf-8", errors="replace"))
   except (ValueError, RecursionError):

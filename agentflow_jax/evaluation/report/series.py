@@ -16,13 +16,17 @@ MAX_POINTS = 240
 MAX_PARTS = 6
 # A line with at least this many points also gets its running mean, if its
 # points stray from that mean by more than this share of its whole range.
-_SMOOTHED_FROM = 24
+SMOOTHED_FROM = 24
 _NOISE = 0.02
 
 
-def iteration_axis(run: run_data.RunData) -> scales.Axis:
+def iteration_axis(*runs: run_data.RunData) -> scales.Axis:
   """One iteration axis for all charts of the page."""
-  found = [run_data.iteration(r) for r in (*run.metrics, *run.evaluations)]
+  found = [
+    run_data.iteration(row)
+    for run in runs
+    for row in (*run.metrics, *run.evaluations)
+  ]
   known = [x for x in found if x is not None]
   return scales.iteration_axis(min(known, default=0), max(known, default=0))
 
@@ -48,9 +52,14 @@ def bucket_size(rows: int, limit: int = MAX_POINTS) -> int:
 
 
 def metric(
-  rows: Sequence[run_data.Record], name: str, title: str, color: str
+  rows: Sequence[run_data.Record],
+  name: str,
+  title: str,
+  color: str,
+  *,
+  smooth: bool = True,
 ) -> list[charts.Series]:
-  """The metric's line, and its running mean where there is much to smooth.
+  """The metric's line; with `smooth` its running mean, if it strays from it.
 
   Empty if no row holds a number for it; other rows without one are gaps.
   """
@@ -62,19 +71,19 @@ def metric(
   line = charts.Series(name=title, color=color, points=points)
   if not line.values():
     return []
-  if len(points) < _SMOOTHED_FROM:
+  if not smooth or len(points) < SMOOTHED_FROM:
     return [line]
   reach = max(2, len(points) // 24)
-  smooth = []
+  means = []
   for index, (x, _) in enumerate(points):
     window = points[max(index - reach, 0) : index + reach + 1]
-    smooth.append((x, _mean([y for _, y in window if y is not None])))
+    means.append((x, _mean([y for _, y in window if y is not None])))
   mean = charts.Series(
-    name=f"{title}, mean of {2 * reach + 1}", color=color, points=tuple(smooth)
+    name=f"{title}, mean of {2 * reach + 1}", color=color, points=tuple(means)
   )
   strays = [
     abs(y - middle)
-    for (_, y), (_, middle) in zip(points, smooth, strict=True)
+    for (_, y), (_, middle) in zip(points, means, strict=True)
     if y is not None and middle is not None
   ]
   spread = max(line.values()) - min(line.values())

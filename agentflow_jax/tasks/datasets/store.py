@@ -12,11 +12,11 @@ user asks for it, because runs that go on would see other questions.
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -141,8 +141,8 @@ def _write_tfds(
   root: pathlib.Path, name: str, tasks: Sequence[task_lib.Task]
 ) -> None:
   builder = _builder(root, name, tasks)
-  # tfds prints what it does; our stdout is for results.
-  with contextlib.redirect_stdout(sys.stderr):
+  # tfds prints of a download that there is not.
+  with contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare()
   shutil.rmtree(root / "downloads", ignore_errors=True)
 
@@ -154,11 +154,13 @@ def _builder(
   import tensorflow_datasets as tfds
 
   tfds.disable_progress_bar()
+  own = tfds.core.BuilderConfig(name=name, version=_VERSION)
 
   class TaskDataset(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Questions with their reference answers, one config per dataset."""
 
     VERSION = tfds.core.Version(_VERSION)
+    BUILDER_CONFIGS = [own]  # or else tfds warns of a custom one
     # Nothing is downloaded, so there are no checksums beside the code.
     code_path = None
 
@@ -187,7 +189,7 @@ def _builder(
         yield index, record | lists
 
   return TaskDataset(
-    config=tfds.core.BuilderConfig(name=name, version=TaskDataset.VERSION),
+    config=own,
     data_dir=os.fspath(root),
     file_format="array_record",
   )

@@ -22,6 +22,7 @@ def _world(config: config_lib.Config) -> None:
   """Short episodes; frozen modules are rules."""
   config.agent.max_turns = 5
   config.agent.evaluation_max_turns = 5
+  config.agent.max_parse_failures = 5
   config.agent.prompt_style = "compact"
   config.agent.memory_tokens = 192
   config.agent.max_episode_tokens = 4096
@@ -37,7 +38,7 @@ def _world(config: config_lib.Config) -> None:
 def _sampling(config: config_lib.Config) -> None:
   """Every episode of an iteration keeps its slot; a plan is six tokens."""
   config.model.preset = "worldfacts_planner"
-  config.sampler.max_prompt_tokens = 256
+  config.sampler.max_prompt_tokens = 240
   config.sampler.max_completion_tokens = 10
   config.sampler.slots = 192
   config.sampler.decode_steps = 6
@@ -49,17 +50,18 @@ def _sampling(config: config_lib.Config) -> None:
 def _learning(config: config_lib.Config) -> None:
   """Many small steps; what they must not harm is copying unseen names."""
   config.learner.lr = 3e-4
+  config.learner.schedule = "linear"
   config.learner.warmup_steps = 20
   config.learner.b2 = 0.99
   # Above the gradients of words that are no targets: they should stay put.
   config.learner.eps = 1e-5
   config.learner.train_embeddings = False
-  config.learner.kl_coefficient = 0.1
+  config.learner.kl_coefficient = 0.15
   config.learner.kl_estimator = "k2"
   config.learner.mini_batch_trajectories = 64
   config.learner.epochs = 2
-  config.learner.row_tokens = 288
-  config.learner.micro_batch_rows = 8
+  config.learner.row_tokens = 256
+  config.learner.micro_batch_rows = 4
   config.learner.loss_chunk_tokens = 4096
   config.training.iterations = 40
   config.training.evaluate_every = 20
@@ -73,6 +75,6 @@ def _warm_start(config: config_lib.Config) -> None:
   config.warm_start.copy_lr = 5e-3
   config.warm_start.traces = 1500
   config.warm_start.renamed_share = 0.9
-  config.warm_start.imitation_steps = 500
+  config.warm_start.imitation_steps = 520
   config.warm_start.imitation_rows = 16
   config.warm_start.imitation_lr = 2e-3

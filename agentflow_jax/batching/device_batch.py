@@ -119,12 +119,12 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 
 
 def entry_bucket(rows: Sequence[packing.PackedRow]) -> int:
-  """The smallest of 64, 96, 128, 192, 256, ... that holds any row's entries."""
+  """The smallest of 64, 128, 256, ... that holds any row's entries."""
   most = max((len(row.parent_E) for row in rows), default=0)
   bucket = _MIN_ENTRIES
   while bucket < most:
-    # Half steps: at most a third of a bucket is padding.
-    bucket = bucket * 3 // 2 if bucket & (bucket - 1) == 0 else bucket * 4 // 3
+    # Not in smaller steps: an entry is cheap and every bucket is compiled.
+    bucket *= 2
   return bucket
 
 

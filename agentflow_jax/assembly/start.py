@@ -18,6 +18,7 @@ from agentflow_jax.models import lora, presets, sharding
 from agentflow_jax.tasks import order
 from agentflow_jax.training import (
   adapter_files,
+  imitation,
   model_files,
   model_loading,
   traces,
@@ -34,7 +35,7 @@ async def start_model(
   world: world_lib.World,
   run_dir: run_dir_lib.RunDir,
   mesh: jax.sharding.Mesh,
-  report: warm_start.Report,
+  report: imitation.Report,
 ) -> model_loading.LoadedModel:
   """The model a run starts from; the same one when it is resumed.
 
@@ -96,7 +97,7 @@ async def _warm_start(
   world: world_lib.World,
   run_dir: run_dir_lib.RunDir,
   mesh: jax.sharding.Mesh,
-  report: warm_start.Report,
+  report: imitation.Report,
 ) -> None:
   """Trains the start model and saves it as RUN_DIR/base."""
   config = world.config

@@ -84,7 +84,8 @@ def start_policy(
   if config.model.checkpoint:
     base = pathlib.Path(config.model.checkpoint).absolute()
   adapter_files.save(
-    run_dir.model, adapter_files.describe(spec, base, model.params)
+    run_dir.model,
+    adapter_files.describe(spec, base, model.params, run_dir.path),
   )
   arch = dataclasses.replace(model.arch, lora=spec)
   adapters = sharding.init_adapters(arch, jax.random.key(config.run.seed), mesh)

@@ -81,9 +81,7 @@ class Learner:
     self._schedule = optimizer_lib.learning_rate(config, total_steps)
     self._optimizer = optimizer_lib.Optimizer(config, total_steps)
     self._arch = arch
-    self._shardings = sharding.param_shardings(arch, mesh)
-    if arch.lora is not None:  # the base is the caller's, and stays as it is
-      self._shardings = lora.select(self._shardings)
+    self._shardings = _trained(arch, sharding.param_shardings(arch, mesh))
     self._replicated = jax.sharding.NamedSharding(mesh, jax.P())
     # Unread results of several programs with collectives can deadlock the
     # all-reduce of virtual CPU devices, so there each one is awaited.
@@ -118,8 +116,7 @@ class Learner:
 
     Copies what is trained of the policy's `params`, which stay usable.
     """
-    if self._arch.lora is not None:
-      params = lora.select(params)
+    params = _trained(self._arch, params)
     # A real copy: device_put may hand back the caller's own buffers, which the
     # first update would then delete.
     params = jax.tree.map(
@@ -309,6 +306,11 @@ class Learner:
         f"mean |current - behavior logprob| is {metrics['drift_mean']:.4g}, "
         f"above learner.max_drift={limit}: sampler and learner disagree"
       )
+
+
+def _trained(arch, params):
+  """Of a tree with the parameters of `arch`; adapters leave their base alone."""
+  return params if arch.lora is None else lora.select(params)
 
 
 def _zeros_like(params):

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 import trainer_resume_test
 
-from agentflow_jax.training import array_store, model_loading
+from agentflow_jax.training import array_store, metrics_writer, model_loading
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("trainer_resume")]
 
@@ -37,6 +37,11 @@ def test_a_run_trains_adapters_resumes_and_is_exported(tmp_path):
   # Three targets, A and B each; parameters and two moments.
   assert len(trained) == 3 * 2 * 3
   assert all("_lora_" in name for name in trained)
+  # What was sampled, with moved adapters too, is what the learner scored.
+  lines = metrics_writer.read_metrics(run)
+  assert [line["step"] for line in lines] == [1, 2]
+  for line in lines:
+    assert line["grad_norm"] > 0 and line["drift_max"] < 1e-4
   base = model_loading.load_model(run / "base")
   model = model_loading.load_model(run)
   hf = model_loading.load_model(run / "hf")

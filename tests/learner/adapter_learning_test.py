@@ -126,7 +126,7 @@ def test_a_fresh_adapter_is_its_reference():
     learner.score(whole, batches[0]), plain.score(_BASE, batches[0])
   )
   state, metrics = learner.update(state, batches, _BASE)
-  assert metrics["kl"] == 0
+  assert abs(metrics["kl"]) < 1e-12  # two programs in one, rounded apart
   for module in _gradient(state)["layers"].values():
     for name, gradient in module.items():
       assert gradient.any() == ("_lora_b_" in name)

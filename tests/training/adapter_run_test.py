@@ -42,7 +42,7 @@ def _run_dir(path, tokenizer, base_params=_BASE):
   model_loading.save_model(path / "base", _ARCH.base, base_params, tokenizer)
   model_files.save_description(path / "model", _ARCH.base, tokenizer)
   adapter_files.save(
-    path / "model", adapter_files.describe(_LORA, "base", base_params)
+    path / "model", adapter_files.describe(_LORA, "base", base_params, path)
   )
   with checkpointing.Checkpointer(
     path / "checkpoints", keep_last=1, keep_best=True
@@ -84,7 +84,7 @@ def test_a_run_with_adapters_is_the_model_they_make(tmp_path, tokenizer):
 def test_another_base_is_refused(tmp_path, tokenizer):
   run = _run_dir(tmp_path / "run", tokenizer)
   other = adapter_files.describe(
-    _LORA, "base", tiny_model.tiny_params(_ARCH.base, 7)
+    _LORA, "base", tiny_model.tiny_params(_ARCH.base, 7), run
   )
   with pytest.raises(errors.CheckpointError, match="another base"):
     adapter_files.save(run / "model", other)
@@ -96,6 +96,15 @@ def test_another_base_is_refused(tmp_path, tokenizer):
   file.write_text("{")
   with pytest.raises(errors.CheckpointError, match=r"adapter\.json can not"):
     model_loading.load_model(run)
+
+
+def test_a_run_may_start_from_one_with_adapters(tmp_path, tokenizer):
+  """Merged weights differ in last bits between meshes: no checksum."""
+  first = _run_dir(tmp_path / "first", tokenizer)
+  described = adapter_files.describe(_LORA, first, _BASE, tmp_path / "second")
+  assert described.base_checksum == ""
+  adapter_files.check_base(described, first, tiny_model.tiny_params(_ARCH, 9))
+  assert described.base_dir(tmp_path / "second") == first
 
 
 def test_the_checksum_sees_a_bit_and_a_swap_but_no_mesh():

@@ -309,7 +309,7 @@ class Learner:
 
 
 def _trained(arch, params):
-  """Of a tree with the parameters of `arch`; adapters leave their base alone."""
+  """What is trained of the parameters of `arch`: all, or the adapters."""
   return params if arch.lora is None else lora.select(params)
 
 

@@ -13,7 +13,8 @@ TARGETS = (
 class LoraConfig:
   """Train low-rank adapters only (arXiv 2106.09685); the model stays as it is.
 
-  A weight W acts as W + alpha / rank * A B.
+  A weight W acts as W + alpha / rank * A B. Adapters usually want a higher
+  `learner.lr` than a whole model does; embeddings are never trained with them.
   """
 
   rank: int = 0  # columns of A and rows of B; 0 = train the whole model

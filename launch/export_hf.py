@@ -3,16 +3,19 @@
 The source may be a run (its best checkpoint, else its latest), a model
 directory of ours, or a Hugging Face directory (to change its element type or
 shards). The result loads with transformers' AutoModelForCausalLM and
-AutoTokenizer, and with ours.
+AutoTokenizer, and with ours. A run that trained adapters (LoRA) gives the model
+they make of its base; with --adapter it gives the adapters alone, for peft.
 
 Example:
   python launch/export_hf.py --checkpoint=runs/quickstart-seed0 --out=planner
+  python launch/export_hf.py --checkpoint=runs/lora --out=adapter --adapter
 """
 
 from absl import flags
 
-from agentflow_jax.hf import exporting, importing
-from agentflow_jax.training import checkpointing, cli
+from agentflow_jax.core import errors
+from agentflow_jax.hf import exporting, importing, peft_export
+from agentflow_jax.training import cli, model_loading
 
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", None, "A run, a model or a Hugging Face dir.", required=True
@@ -36,11 +39,41 @@ _TEMPERATURE = flags.DEFINE_float(
 _OVERWRITE = flags.DEFINE_bool(
   "overwrite", False, "Replace an earlier export at --out."
 )
+_ADAPTER = flags.DEFINE_bool(
+  "adapter", False, "Write the adapters of a LoRA run, in peft's format."
+)
 
 
 def main(argv: list[str]) -> None:
   del argv
-  loaded = checkpointing.load_model(_CHECKPOINT.value)
+  if _ADAPTER.value:
+    export_adapters()
+  else:
+    export_model()
+
+
+def export_adapters() -> None:
+  for flag in (_PARAM_DTYPE, _MAX_SHARD_MB, _TEMPERATURE):
+    if flag.present:
+      raise errors.UserError(f"--{flag.name} does not apply to --adapter")
+  loaded = model_loading.load_adapters(_CHECKPOINT.value)
+  peft_export.export_adapters(
+    _OUT.value,
+    loaded.arch,
+    loaded.adapters,
+    base=str(loaded.base_dir),
+    tokenizer=loaded.tokenizer,
+    overwrite=_OVERWRITE.value,
+  )
+  if not (loaded.base_dir / "config.json").exists():
+    print(
+      f"peft needs the base in Hugging Face format: launch/export_hf.py "
+      f"--checkpoint={loaded.base_dir} --out=DIRECTORY"
+    )
+
+
+def export_model() -> None:
+  loaded = model_loading.load_model(_CHECKPOINT.value)
   generation = {}
   if _TEMPERATURE.value is not None:
     generation["temperature"] = _TEMPERATURE.value

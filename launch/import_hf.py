@@ -11,7 +11,7 @@ from absl import flags, logging
 
 from agentflow_jax.hf import importing
 from agentflow_jax.hf import tokenizer as tokenizer_lib
-from agentflow_jax.training import checkpointing, cli
+from agentflow_jax.training import cli, model_loading
 
 _HF_DIR = flags.DEFINE_string(
   "hf_dir", None, "Directory with config.json and *.safetensors.", required=True
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
   arch, params = importing.load_checkpoint(
     _HF_DIR.value, param_dtype=_PARAM_DTYPE.value
   )
-  checkpointing.save_model(_OUT.value, arch, params, tokenizer)
+  model_loading.save_model(_OUT.value, arch, params, tokenizer)
   logging.info("imported %s to %s", _HF_DIR.value, _OUT.value)
 
 

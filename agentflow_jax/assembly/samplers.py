@@ -12,15 +12,15 @@ from agentflow_jax.core import config as config_lib
 from agentflow_jax.engines import local
 from agentflow_jax.models import sharding
 from agentflow_jax.sampler import sampler as sampler_lib
-from agentflow_jax.training import checkpointing
+from agentflow_jax.training import model_loading
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Models:
   """Who answers as "trainable" and as "frozen"; may be the same model."""
 
-  policy: checkpointing.LoadedModel
-  frozen: checkpointing.LoadedModel
+  policy: model_loading.LoadedModel
+  frozen: model_loading.LoadedModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ async def open_agents(
 
 def build_sampler(
   config: config_lib.Config,
-  model: checkpointing.LoadedModel,
+  model: model_loading.LoadedModel,
   mesh: jax.sharding.Mesh,
 ) -> sampler_lib.Sampler:
   """A sampler of the model's parameters on this process's devices."""

@@ -24,7 +24,7 @@ from agentflow_jax.core import errors
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.models import sharding
-from agentflow_jax.training import checkpointing, model_files
+from agentflow_jax.training import model_files, model_loading
 from agentflow_jax.training import run_dir as run_dir_lib
 
 _STREAM = "solve"
@@ -105,7 +105,7 @@ async def open_solver(
 
   Args:
     config: validated; of the run, or for a model that comes alone.
-    checkpoint: as in `checkpointing.load_model`: the policy.
+    checkpoint: as in `model_loading.load_model`: the policy.
     slots: of each sampler; more than the default for many questions at once.
 
   Raises:
@@ -140,9 +140,9 @@ def _load_models(
 ) -> samplers_lib.Models:
   """The policy, and the start model where "frozen" modules ask for it."""
 
-  def load(path: str | os.PathLike) -> checkpointing.LoadedModel:
+  def load(path: str | os.PathLike) -> model_loading.LoadedModel:
     logging.info("loading %s", path)
-    return checkpointing.load_model(
+    return model_loading.load_model(
       path,
       mesh=mesh,
       dtype=config.model.dtype,

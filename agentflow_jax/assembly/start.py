@@ -3,20 +3,24 @@
 import asyncio
 import contextlib
 import dataclasses
+import pathlib
 
 import jax
 
 from agentflow_jax.assembly import agents as agents_lib
 from agentflow_jax.assembly import world as world_lib
+from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import errors
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.engines import scripted
-from agentflow_jax.models import presets
+from agentflow_jax.models import lora, presets, sharding
 from agentflow_jax.tasks import order
 from agentflow_jax.training import (
-  checkpointing,
+  adapter_files,
+  imitation,
   model_files,
+  model_loading,
   traces,
   warm_start,
 )
@@ -31,8 +35,8 @@ async def start_model(
   world: world_lib.World,
   run_dir: run_dir_lib.RunDir,
   mesh: jax.sharding.Mesh,
-  report: warm_start.Report,
-) -> checkpointing.LoadedModel:
+  report: imitation.Report,
+) -> model_loading.LoadedModel:
   """The model a run starts from; the same one when it is resumed.
 
   Raises:
@@ -46,7 +50,7 @@ async def start_model(
     "remat": config.model.remat,
   }
   if config.model.checkpoint:
-    return checkpointing.load_model(config.model.checkpoint, **kind)
+    return model_loading.load_model(config.model.checkpoint, **kind)
   if not config.warm_start.enabled:
     raise errors.ConfigError(
       "model.checkpoint is empty and warm_start.enabled is false: name a model "
@@ -54,14 +58,47 @@ async def start_model(
     )
   if not model_files.is_described(run_dir.base):
     await _warm_start(world, run_dir, mesh, report)
-  return checkpointing.load_model(run_dir.base, **kind)
+  return model_loading.load_model(run_dir.base, **kind)
+
+
+def start_policy(
+  config: config_lib.Config,
+  run_dir: run_dir_lib.RunDir,
+  model: model_loading.LoadedModel,
+  mesh: jax.sharding.Mesh,
+) -> model_loading.LoadedModel:
+  """What is trained: the start model, or fresh adapters on its very arrays.
+
+  Raises:
+    CheckpointError: the run's adapters were trained on another model.
+  """
+  settings = config.model.lora
+  if settings.rank == 0:
+    return model
+  spec = lora.Lora(
+    rank=settings.rank,
+    alpha=settings.alpha,
+    targets=tuple(settings.target_modules),
+  )
+  base = run_dir.base.name  # moves along with the run
+  if config.model.checkpoint:
+    base = pathlib.Path(config.model.checkpoint).absolute()
+  adapter_files.save(
+    run_dir.model,
+    adapter_files.describe(spec, base, model.params, run_dir.path),
+  )
+  arch = dataclasses.replace(model.arch, lora=spec)
+  adapters = sharding.init_adapters(arch, jax.random.key(config.run.seed), mesh)
+  return dataclasses.replace(
+    model, arch=arch, params=lora.combine(model.params, adapters)
+  )
 
 
 async def _warm_start(
   world: world_lib.World,
   run_dir: run_dir_lib.RunDir,
   mesh: jax.sharding.Mesh,
-  report: warm_start.Report,
+  report: imitation.Report,
 ) -> None:
   """Trains the start model and saves it as RUN_DIR/base."""
   config = world.config
@@ -80,7 +117,7 @@ async def _warm_start(
   params = warm_start.train_planner(
     arch, found, tokenizer, config, mesh, report
   )
-  checkpointing.save_model(run_dir.base, arch, params, tokenizer)
+  model_loading.save_model(run_dir.base, arch, params, tokenizer)
 
 
 async def collect_traces(world: world_lib.World) -> list[traces.Trace]:

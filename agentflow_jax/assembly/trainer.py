@@ -25,9 +25,9 @@ from agentflow_jax.learner import learner as learner_lib
 from agentflow_jax.models import sharding
 from agentflow_jax.tasks import order
 from agentflow_jax.training import (
-  checkpointing,
   loop,
   model_files,
+  model_loading,
   progress,
   rollouts,
   stop_signal,
@@ -64,17 +64,15 @@ async def train(
   except stop_signal.Stopped:
     return None
   model_files.save_description(run_dir.model, model.arch, model.tokenizer)
+  models = samplers_lib.Models(
+    policy=start.start_policy(config, run_dir, model, mesh), frozen=model
+  )
   shown.phase("compiling")
   async with samplers_lib.open_agents(
-    config,
-    samplers_lib.Models(policy=model, frozen=model),
-    mesh,
-    world.index_dir,
+    config, models, mesh, world.index_dir
   ) as built:
-    policy = built.samplers[agents_lib.TRAINABLE]
     trainer = loop.Trainer(
-      _parts(world, run_dir, model, mesh, built, policy, shown, stop),
-      started_s,
+      _parts(world, run_dir, models, mesh, built, shown, stop), started_s
     )
     result = await trainer.run()
   if result is not None:
@@ -85,10 +83,9 @@ async def train(
 def _parts(
   world: world_lib.World,
   run_dir: run_dir_lib.RunDir,
-  model: checkpointing.LoadedModel,
+  models: samplers_lib.Models,
   mesh: jax.sharding.Mesh,
   built: samplers_lib.BuiltAgents,
-  policy: loop.PolicySampler,
   shown: progress.Progress,
   stop: stop_signal.StopSignal,
 ) -> loop.Parts:
@@ -106,16 +103,16 @@ def _parts(
     config=config,
     run_dir=run_dir,
     learner=learner_lib.Learner(
-      model.arch,
+      models.policy.arch,
       config.learner,
       temperature=config.sampler.temperature,
       mesh=mesh,
       total_steps=config_rules.optimizer_steps(config),
     ),
     mesh=mesh,
-    start_params=model.params,
-    reference_params=model.params,
-    sampler=policy,
+    start_params=models.policy.params,
+    reference_params=models.frozen.params,
+    sampler=built.samplers[agents_lib.TRAINABLE],
     rollouts=_rollouts(world, built, reward_fn),
     run_evaluation=evaluate,
     evaluation_tasks=world.evaluation_tasks,
@@ -164,7 +161,7 @@ def _finish(
   """Exports the best weights and writes the report."""
   if config.training.export_hf:
     shown.phase("exporting")
-    best = checkpointing.load_model(run_dir.path)
+    best = model_loading.load_model(run_dir.path)
     exporting.export_checkpoint(
       run_dir.hf,
       best.arch,

@@ -1,14 +1,13 @@
 """The whole config as one dataclass tree; every knob acts.
 
 Mutable so that launch scripts can apply `--config.section.key=value`;
-`Config.validate()` is called once at start and nothing writes afterwards.
-Names carry units (`_s` seconds, `_mb` mebibytes, `_tokens`). Validation lives
-in core/config_validation.py.
+core/config_validation.py checks it at start and nothing writes afterwards.
+Names carry units (`_s` seconds, `_mb` mebibytes, `_tokens`).
 """
 
 import dataclasses
 
-from agentflow_jax.core import learner_presets
+from agentflow_jax.core import learner_presets, lora_config
 
 
 def _section(cls):
@@ -39,6 +38,7 @@ class ModelConfig:
   param_dtype: str = "float32"  # float32 | bfloat16
   # The backward pass keeps everything, layer inputs, or those on the host.
   remat: str = "none"  # none | block | offload
+  lora: lora_config.LoraConfig = _section(lora_config.LoraConfig)
 
 
 @dataclasses.dataclass

@@ -11,6 +11,7 @@ from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import (
   config_rule,
   engine_rules,
+  lora_config,
   providers,
   task_specs,
 )
@@ -53,6 +54,16 @@ RULES: tuple[config_rule.Rule, ...] = (
     fields=("model.checkpoint", "model.preset"),
     broken=lambda c: not c.model.checkpoint and not c.model.preset,
     why="name a checkpoint to start from or a preset to start at random",
+  ),
+  config_rule.Rule(
+    fields=("model.lora.target_modules",),
+    broken=lambda c: (
+      not c.model.lora.target_modules
+      or len(set(c.model.lora.target_modules))
+      < len(c.model.lora.target_modules)
+      or bool(set(c.model.lora.target_modules) - set(lora_config.TARGETS))
+    ),
+    why=f"name some of {', '.join(lora_config.TARGETS)}, each once",
   ),
   config_rule.Rule(
     fields=("mesh.data", "mesh.fsdp", "mesh.tensor"),

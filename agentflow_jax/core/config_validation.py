@@ -90,6 +90,8 @@ RANGES: Mapping[str, Range] = types.MappingProxyType(
   }
   | {
     "run.seed": Range(0, 2**32 - 1),
+    "model.lora.rank": _AT_LEAST_0,
+    "model.lora.alpha": _POSITIVE,
     "tasks.evaluation_questions": _AT_LEAST_0,
     "agent.max_turns": _AT_LEAST_1,
     "agent.evaluation_max_turns": _AT_LEAST_1,

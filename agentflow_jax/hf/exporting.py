@@ -1,22 +1,16 @@
 """Writes a Hugging Face directory that transformers and we can read.
 
-Flow: a hidden directory beside the target gets config, tokenizer and weights
-(streamed from the devices one tensor at a time, cut into shards); it is read
-back with `load_checkpoint` and must give the logits of the parameters in
-memory and the same token ids; only then is it renamed to the target. A failure
-leaves nothing behind, a kill leaves only the hidden directory, which the next
-export of that target removes.
+Flow: a hidden directory beside the target (staging.py) gets config, tokenizer
+and weights (streamed from the devices one tensor at a time, cut into shards);
+it is read back with `load_checkpoint` and must give the logits of the
+parameters in memory and the same token ids; only then is it renamed.
 
 It runs in one process; the parameters of a multi-host run are exported from
 its checkpoint afterwards. Reading back needs room for a second copy.
 """
 
-import contextlib
 import functools
-import json
-import os
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,11 +23,11 @@ from jax.sharding import Mesh, NamedSharding
 from agentflow_jax.core import errors
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.hf import importing, mapping, tensor_file
+from agentflow_jax.hf import staging as staging_lib
 from agentflow_jax.hf import tokenizer as tokenizer_lib
 from agentflow_jax.models import architecture as architecture_lib
 from agentflow_jax.models import attention, mesh_axes, transformer
 
-MARKER_FILE = "agentflow_export.json"
 _PROBE_TOKENS = 32
 _TOLERANCE = 1e-6
 _PROBE_MESSAGES = (
@@ -88,50 +82,13 @@ def export_checkpoint(
     )
   if max_shard_bytes < 1:
     raise errors.ConfigError(f"max_shard_bytes={max_shard_bytes} is too small")
-  _refuse_taken(directory, overwrite)
-  try:
-    with _staging(directory) as staging:
-      _write_config(staging, arch, param_dtype, tokenizer, generation)
-      _write_weights(staging, arch, params, param_dtype, max_shard_bytes)
-      _verify(staging, arch, params, param_dtype, tokenizer)
-      _publish(staging, directory)
-  except OSError as error:  # a full disk, a directory we may not write
-    raise errors.CheckpointError(f"{directory}: {error}") from error
+  with staging_lib.replacing(directory, overwrite) as staging:
+    _write_config(staging, arch, param_dtype, tokenizer, generation)
+    _write_weights(staging, arch, params, param_dtype, max_shard_bytes)
+    _verify(staging, arch, params, param_dtype, tokenizer)
   logging.info(
     "exported %d parameters to %s", arch.parameter_count(), directory
   )
-
-
-def _refuse_taken(directory: pathlib.Path, overwrite: bool) -> None:
-  if not directory.exists():
-    return
-  if not directory.is_dir():
-    raise errors.CheckpointError(f"{directory} exists and is not a directory")
-  if not any(directory.iterdir()):
-    return
-  if not (directory / MARKER_FILE).exists():
-    raise errors.CheckpointError(
-      f"{directory} exists and is not an earlier export (no {MARKER_FILE}); "
-      "choose another directory"
-    )
-  if not overwrite:
-    raise errors.CheckpointError(
-      f"{directory} holds an earlier export; choose another directory or ask "
-      "for it to be overwritten"
-    )
-
-
-@contextlib.contextmanager
-def _staging(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A fresh hidden directory beside the target, gone at the end."""
-  directory.parent.mkdir(parents=True, exist_ok=True)
-  staging = directory.parent / f".{directory.name}.partial"
-  shutil.rmtree(staging, ignore_errors=True)
-  staging.mkdir()
-  try:
-    yield staging
-  finally:
-    shutil.rmtree(staging, ignore_errors=True)
 
 
 def _write_config(staging, arch, param_dtype, tokenizer, generation) -> None:
@@ -158,13 +115,9 @@ def _write_config(staging, arch, param_dtype, tokenizer, generation) -> None:
   for name, value in (
     ("config.json", config),
     ("generation_config.json", generation),
-    (MARKER_FILE, marker),
+    (staging_lib.MARKER_FILE, marker),
   ):
-    _write_json(staging / name, value)
-
-
-def _write_json(file: pathlib.Path, value: Mapping[str, Any]) -> None:
-  file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    staging_lib.write_json(staging / name, value)
 
 
 def _write_weights(staging, arch, params, param_dtype, max_shard_bytes) -> None:
@@ -187,7 +140,7 @@ def _write_weights(staging, arch, params, param_dtype, max_shard_bytes) -> None:
     name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
     tensor_file.write_file(staging / name, shard, dtype)
     weight_map |= {tensor.name: name for tensor in shard}
-  _write_json(
+  staging_lib.write_json(
     staging / importing.INDEX_FILE,
     {"metadata": {"total_size": total_bytes}, "weight_map": weight_map},
   )
@@ -314,31 +267,3 @@ def _probe(arch, params, tokens_T):
     arch, params, tokens_BT, jnp.arange(length)[None], attend
   )
   return transformer.project_logits(arch, params, hidden_BTD)
-
-
-def _publish(staging: pathlib.Path, directory: pathlib.Path) -> None:
-  """Makes `staging` durable and gives it the target's name."""
-  for file in staging.iterdir():
-    _sync(file)
-  _sync(staging)
-  previous = directory.parent / f".{directory.name}.previous"
-  replaced = directory.exists()
-  if replaced:
-    shutil.rmtree(previous, ignore_errors=True)
-    directory.rename(previous)
-  try:
-    staging.rename(directory)
-  except OSError:
-    if replaced:
-      previous.rename(directory)
-    raise
-  _sync(directory.parent)
-  shutil.rmtree(previous, ignore_errors=True)
-
-
-def _sync(path: pathlib.Path) -> None:
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)

@@ -129,6 +129,11 @@ def slots(arch: transformer.Architecture) -> list[Slot]:
   return [Slot(row, shapes[row.path]) for row in _ROWS if row.path in shapes]
 
 
+def row_of(path: str) -> Row:
+  """Of our parameter "layers/mlp/up_DF"."""
+  return _BY_PATH[path]
+
+
 def is_derived(name: str, arch: transformer.Architecture) -> bool:
   """True for a tensor that files may hold and nobody needs to read."""
   if name == "lm_head.weight":

@@ -32,7 +32,7 @@ from agentflow_jax.core import errors
 from agentflow_jax.learner import objectives, train_state
 from agentflow_jax.learner import optimizer as optimizer_lib
 from agentflow_jax.learner import statistics as statistics_lib
-from agentflow_jax.models import sharding, transformer
+from agentflow_jax.models import lora, sharding, transformer
 
 TrainBatch = device_batch.TrainBatch
 TrainState = train_state.TrainState
@@ -62,7 +62,8 @@ class Learner:
   ):
     """
     Args:
-      arch: of the policy and of the reference.
+      arch: of the policy. If it has adapters, only they are trained, and the
+        reference, which every call then needs, is their base.
       config: Flow-GRPO and optimizer settings; read once.
       temperature: of the sampler, > 0; logits are divided by it to score.
       mesh: with the axes of `models.sharding`.
@@ -79,7 +80,8 @@ class Learner:
     self._config = config
     self._schedule = optimizer_lib.learning_rate(config, total_steps)
     self._optimizer = optimizer_lib.Optimizer(config, total_steps)
-    self._shardings = sharding.param_shardings(arch, mesh)
+    self._arch = arch
+    self._shardings = _trained(arch, sharding.param_shardings(arch, mesh))
     self._replicated = jax.sharding.NamedSharding(mesh, jax.P())
     # Unread results of several programs with collectives can deadlock the
     # all-reduce of virtual CPU devices, so there each one is awaited.
@@ -110,7 +112,11 @@ class Learner:
     )
 
   def init_state(self, params: transformer.Params) -> TrainState:
-    """The state before the first step; copies `params`, which stay usable."""
+    """The state before the first step.
+
+    Copies what is trained of the policy's `params`, which stay usable.
+    """
+    params = _trained(self._arch, params)
     # A real copy: device_put may hand back the caller's own buffers, which the
     # first update would then delete.
     params = jax.tree.map(
@@ -142,8 +148,8 @@ class Learner:
     Args:
       state: from `init_state`, a restore or the last update.
       micro_batches: placed on the mesh, all of one shape.
-      reference_params: of the frozen start model; needed and used only by
-        "flow_grpo" with a KL coefficient.
+      reference_params: of the frozen start model; needed and used by
+        "flow_grpo" with a KL coefficient, and as the base of adapters.
       objective: "flow_grpo", or "imitation" (`-sum weight * logprob` at
         temperature 1; advantages and behavior logprobs are not read).
 
@@ -161,10 +167,11 @@ class Learner:
       raise ValueError(
         f"objective {objective!r} is unknown; known: {list(self._accumulate)}"
       )
-    if objective == "imitation" or not self._config.kl_coefficient > 0:
+    with_kl = objective == "flow_grpo" and self._config.kl_coefficient > 0
+    if not with_kl and self._arch.lora is None:
       reference_params = None
     elif reference_params is None:
-      raise ValueError("kl_coefficient > 0 needs reference_params")
+      raise ValueError("kl_coefficient > 0 or LoRA needs reference_params")
     if not micro_batches:
       return state, {"tokens": 0.0}
     gradients, loss = self._zeros(state.params)
@@ -184,6 +191,12 @@ class Learner:
     metrics = statistics_lib.host_metrics(totals) | metrics
     self._check(metrics, consecutive)
     return state, metrics
+
+  def policy_params(
+    self, state: TrainState, reference_params: transformer.Params | None
+  ) -> transformer.Params:
+    """What to sample from and to score with; shares every buffer."""
+    return objectives.policy_params(self._arch, state.params, reference_params)
 
   def recompute(
     self, params: transformer.Params, micro_batches: Sequence[TrainBatch]
@@ -293,6 +306,11 @@ class Learner:
         f"mean |current - behavior logprob| is {metrics['drift_mean']:.4g}, "
         f"above learner.max_drift={limit}: sampler and learner disagree"
       )
+
+
+def _trained(arch, params):
+  """What is trained of the parameters of `arch`: all, or the adapters."""
+  return params if arch.lora is None else lora.select(params)
 
 
 def _zeros_like(params):

@@ -6,7 +6,8 @@ optimizer batch, so the losses of its micro-batches simply add up, and so do
 their gradients.
 
 With a KL coefficient the reference scores the same rows in the same program;
-without one its forward does not exist. Config values are read here and end
+without one its forward does not exist. Where `arch` has adapters, they are what
+is trained and the reference is their base. Config values are read here and end
 here: losses.py sees numbers.
 
 Axes: B row, T token, E loss entry.
@@ -23,9 +24,9 @@ from agentflow_jax.batching import device_batch
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.learner import logprobs, losses
 from agentflow_jax.learner import statistics as statistics_lib
-from agentflow_jax.models import attention, transformer
+from agentflow_jax.models import attention, lora, transformer
 
-# (params, reference params or None, batch) -> (loss, Statistics)
+# (trained params, reference params or None, batch) -> (loss, Statistics)
 Objective = Callable[
   [Any, Any, device_batch.TrainBatch],
   tuple[jax.Array, statistics_lib.Statistics],
@@ -76,6 +77,13 @@ def score_batch(
   )
 
 
+def policy_params(arch: transformer.Architecture, trained, reference_params):
+  """What `arch` computes with: all is trained, or adapters on their base."""
+  if arch.lora is None:
+    return trained
+  return lora.combine(reference_params, trained)
+
+
 def flow_grpo(
   arch: transformer.Architecture,
   scoring: Scoring,
@@ -90,7 +98,11 @@ def flow_grpo(
   def objective(params, reference_params, batch):
     with_entropy = config.entropy_coefficient != 0
     current_BE, entropy_BE = score_batch(
-      arch, scoring, params, batch, with_entropy=with_entropy
+      arch,
+      scoring,
+      policy_params(arch, params, reference_params),
+      batch,
+      with_entropy=with_entropy,
     )
     behavior_BE, recomputed_BE = (
       batch.behavior_logprob_BE,
@@ -111,7 +123,7 @@ def flow_grpo(
     terms = {"policy_loss": -(batch.weight_BE * surrogate_BE).sum()}
     loss = terms["policy_loss"]
     if config.kl_coefficient > 0:
-      reference_BE, _ = score_batch(arch, scoring, reference_params, batch)
+      reference_BE, _ = score_batch(arch.base, scoring, reference_params, batch)
       reference_BE = jax.lax.stop_gradient(reference_BE)
       kl_BE = losses.kl(current_BE, reference_BE, config.kl_estimator)
       terms["kl"] = (batch.weight_BE * kl_BE).sum()
@@ -137,7 +149,7 @@ def imitation(arch: transformer.Architecture, scoring: Scoring) -> Objective:
   scoring = dataclasses.replace(scoring, temperature=1.0)
 
   def objective(params, reference_params, batch):
-    del reference_params
+    params = policy_params(arch, params, reference_params)
     current_BE, _ = score_batch(arch, scoring, params, batch)
     loss = -(batch.weight_BE * current_BE).sum()
     real_BE = (batch.sample_BE >= 0).astype(current_BE.dtype)

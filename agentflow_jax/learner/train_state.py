@@ -19,8 +19,15 @@ class TrainState:
   Example: after 3 applied and 1 skipped step: step 3, skipped 1.
   """
 
-  params: transformer.Params  # in the parameter dtype
+  params: transformer.Params  # what is trained, in its stored dtype
   opt_state: Any  # optimizer.OptimizerState
   step: jax.Array  # int32 [], optimizer steps applied
   skipped: jax.Array  # int32 [], non-finite steps skipped in total
   consecutive_skipped: jax.Array  # int32 [], skipped since the last applied
+
+  def as_dict(self) -> dict[str, Any]:
+    """Fields by name, as checkpoints are laid out ("params/...")."""
+    return {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+    }

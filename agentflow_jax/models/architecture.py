@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentflow_jax.core import errors
+from agentflow_jax.models import lora as lora_lib
 
 _FAMILIES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 _DTYPES = ("float32", "bfloat16")
@@ -35,6 +36,7 @@ class Architecture:
   tie_embeddings: bool = True
   dtype: str = "float32"  # computation; parameters keep their own
   remat: str = "none"  # none | block | offload (transformer.py)
+  lora: lora_lib.Lora | None = None  # adapters beside the weights
 
   def __post_init__(self):
     for field, known in (
@@ -69,7 +71,13 @@ class Architecture:
     """Whether q and k are normalised per head before the rotation."""
     return self.family == "qwen3"
 
+  @property
+  def base(self) -> "Architecture":
+    """The same network without adapters."""
+    return dataclasses.replace(self, lora=None)
+
   def parameter_count(self) -> int:
+    """Of the base."""
     d, h = self.hidden_size, self.head_dim
     q, kv = self.num_heads * h, self.num_kv_heads * h
     layer = d * (q + 2 * kv) + q * d + 3 * d * self.intermediate_size + 2 * d

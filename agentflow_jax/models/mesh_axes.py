@@ -11,7 +11,7 @@ gathers a layer's weights just before use (fully sharded data parallelism).
 Left alone, XLA may split activations over D instead and shuffle them.
 
 Logical axes: D model, N query heads, K key/value heads, H head dim, F
-feed-forward, V vocabulary.
+feed-forward, V vocabulary, R rank of an adapter.
 """
 
 from typing import Any
@@ -30,6 +30,7 @@ _MESH_AXIS = {
   "F": "tensor",
   "D": "fsdp",
   "H": None,
+  "R": None,
 }
 
 

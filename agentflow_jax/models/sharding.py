@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from agentflow_jax.core import errors
 from agentflow_jax.models import architecture as architecture_lib
-from agentflow_jax.models import mesh_axes, transformer
+from agentflow_jax.models import lora, mesh_axes, transformer
 
 # The sizes that a mesh axis must divide, by the name the user knows.
 _DIVIDED = {
@@ -108,3 +108,15 @@ def init_sharded(
     return jax.tree.map(lambda x: x.astype(jnp.dtype(param_dtype)), params)
 
   return jax.jit(init, out_shardings=param_shardings(arch, mesh))(key)
+
+
+def init_adapters(
+  arch: architecture_lib.Architecture, key: jax.Array, mesh: Mesh
+) -> transformer.Params:
+  """Fresh float32 adapters of an `arch` that has them; no weight is made."""
+
+  def init(key):
+    return lora.select(transformer.init_params(arch, key))
+
+  placed = lora.select(param_shardings(arch, mesh))
+  return jax.jit(init, out_shardings=placed)(key)

@@ -11,6 +11,7 @@ F feed-forward, L layer, V vocabulary. Heads are laid out as Hugging Face does:
 query head n uses key/value head n // (N // K).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -64,14 +65,15 @@ class Attention(nnx.Module):
       self.q_norm = RMSNorm(h, arch.rms_norm_eps)
       self.k_norm = RMSNorm(h, arch.rms_norm_eps)
     self.arch = arch
+    _add_adapters(self, arch, rngs)
 
   def __call__(self, x_BTD, cos_BTH, sin_BTH, attend: Attend, layer, carry):
     arch = self.arch
     n, k, h = arch.num_heads, arch.num_kv_heads, arch.head_dim
     rows = x_BTD.shape[:-1]
-    q_BTNH = _project(x_BTD, self.q_DNH).reshape(*rows, n, h)
-    k_BTKH = _project(x_BTD, self.k_DKH).reshape(*rows, k, h)
-    v_BTKH = _project(x_BTD, self.v_DKH).reshape(*rows, k, h)
+    q_BTNH = _linear(self, "q_DNH", x_BTD).reshape(*rows, n, h)
+    k_BTKH = _linear(self, "k_DKH", x_BTD).reshape(*rows, k, h)
+    v_BTKH = _linear(self, "v_DKH", x_BTD).reshape(*rows, k, h)
     if arch.qkv_bias:
       q_BTNH += _cast(self.q_bias_NH, x_BTD)
       k_BTKH += _cast(self.k_bias_KH, x_BTD)
@@ -81,8 +83,7 @@ class Attention(nnx.Module):
     q_BTNH = _rotate(q_BTNH, cos_BTH, sin_BTH)
     k_BTKH = _rotate(k_BTKH, cos_BTH, sin_BTH)
     out_BTNH, carry = attend(layer, q_BTNH, k_BTKH, v_BTKH, carry)
-    o_ND = _cast(self.o_NHD, x_BTD).reshape(n * h, arch.hidden_size)
-    return _matmul(out_BTNH.reshape(*rows, n * h), o_ND), carry
+    return _linear(self, "o_NHD", out_BTNH.reshape(*rows, n * h)), carry
 
 
 class MLP(nnx.Module):
@@ -94,11 +95,13 @@ class MLP(nnx.Module):
     self.gate_DF = nnx.Param(init(rngs.params(), (d, f)))
     self.up_DF = nnx.Param(init(rngs.params(), (d, f)))
     self.down_FD = nnx.Param(init(rngs.params(), (f, d)))
+    self.arch = arch
+    _add_adapters(self, arch, rngs)
 
   def __call__(self, x_BTD):
-    gate_BTF = _matmul(x_BTD, _cast(self.gate_DF, x_BTD))
-    up_BTF = _matmul(x_BTD, _cast(self.up_DF, x_BTD))
-    return _matmul(jax.nn.silu(gate_BTF) * up_BTF, _cast(self.down_FD, x_BTD))
+    gate_BTF = _linear(self, "gate_DF", x_BTD)
+    up_BTF = _linear(self, "up_DF", x_BTD)
+    return _linear(self, "down_FD", jax.nn.silu(gate_BTF) * up_BTF)
 
 
 class DecoderLayer(nnx.Module):
@@ -251,16 +254,46 @@ def _cast(param: nnx.Param, like):
   return param[...].astype(like.dtype)
 
 
-def _project(x_BTD, param: nnx.Param):
-  """[B, T, everything behind axis D of the parameter, flat]."""
-  weight = _cast(param, x_BTD)
-  return _matmul(x_BTD, weight.reshape(weight.shape[0], -1))
+def _add_adapters(module: Any, arch: Architecture, rngs: nnx.Rngs) -> None:
+  """A pair of parameters beside each adapted weight of `module`.
+
+  A is drawn as PEFT does, uniform within 1 / sqrt(inputs); B is zero.
+  """
+  if arch.lora is None:
+    return
+  for adapter in arch.lora.adapters():
+    if not hasattr(module, adapter.weight):
+      continue
+    shape = getattr(module, adapter.weight)[...].shape
+    ins, outs = shape[: adapter.inputs], shape[adapter.inputs :]
+    limit = math.prod(ins) ** -0.5
+    drawn = jax.random.uniform(
+      rngs.params(), (*ins, arch.lora.rank), minval=-limit, maxval=limit
+    )
+    setattr(module, adapter.a, nnx.Param(drawn))
+    zeros = jnp.zeros((arch.lora.rank, *outs))
+    setattr(module, adapter.b, nnx.Param(zeros))
 
 
-def _matmul(x, weight):
+def _linear(module: Any, name: str, x):
+  """x [..., I] through weight `name` and its adapter, if it has one.
+
+  I is all input axes of the weight, flat; returns [..., all output axes, flat].
+  """
+  weight = _cast(getattr(module, name), x)
   # bf16 inputs with a float32 accumulator are also the fast path on CPU.
-  out = jnp.matmul(x, weight, preferred_element_type=jnp.float32)
+  out = _accumulate(x, weight.reshape(x.shape[-1], -1))
+  lora = module.arch.lora
+  if lora is not None and (adapter := lora.adapter_of(name)) is not None:
+    a = _cast(getattr(module, adapter.a), x).reshape(x.shape[-1], lora.rank)
+    b = _cast(getattr(module, adapter.b), x).reshape(lora.rank, -1)
+    low = _accumulate(x, a).astype(x.dtype)
+    out += lora.scale * _accumulate(low, b)
   return out.astype(x.dtype)
+
+
+def _accumulate(x, weight):
+  return jnp.matmul(x, weight, preferred_element_type=jnp.float32)
 
 
 def _rope_tables(positions_BT, arch: Architecture):

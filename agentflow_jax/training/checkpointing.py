@@ -1,15 +1,10 @@
-"""Checkpoints of a run, and models as directories.
+"""Checkpoints of a run: RUN_DIR/checkpoints/step_00000012/.
 
-A run's checkpoints: RUN_DIR/checkpoints/step_00000012/, written in the
-background, of which the last few and the best one stay. A model: architecture,
-tokenizer and weights, from a run, from a directory of its own (RUN_DIR/base),
-or from a Hugging Face directory.
-
-What makes a directory whole, and how arrays get onto a mesh, is
-array_store.py's business.
+They are written in the background; the last few and the best one stay. What
+makes a directory whole, and how arrays get onto a mesh, is array_store.py's
+business; model_loading.py takes the weights out again.
 """
 
-import dataclasses
 import json
 import math
 import os
@@ -22,16 +17,9 @@ import jax
 from absl import logging
 
 from agentflow_jax.core import errors
-from agentflow_jax.hf import importing
-from agentflow_jax.hf import tokenizer as hf_tokenizer
-from agentflow_jax.models import architecture as architecture_lib
-from agentflow_jax.models import sharding as sharding_lib
-from agentflow_jax.models import transformer
-from agentflow_jax.training import array_store, model_files
-from agentflow_jax.training import run_dir as run_dir_lib
+from agentflow_jax.training import array_store
 
 _STEP = re.compile(r"step_(\d{8,})")
-_PARAMS = "params"
 
 
 class Checkpointer:
@@ -239,112 +227,3 @@ class Checkpointer:
 
 def _nothing_in(directory: pathlib.Path) -> errors.CheckpointError:
   return errors.CheckpointError(f"{directory} holds no complete checkpoint")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-  """A model as found in a directory."""
-
-  arch: architecture_lib.Architecture
-  params: transformer.Params
-  tokenizer: hf_tokenizer.HfTokenizer
-
-
-def save_model(
-  directory: str | os.PathLike,
-  arch: architecture_lib.Architecture,
-  params: transformer.Params,
-  tokenizer: model_files.SavableTokenizer,
-) -> None:
-  """Writes a model of its own; returns when it is complete.
-
-  Raises CheckpointError when the directory holds a model, or writing fails.
-  """
-  directory = pathlib.Path(directory).absolute()
-  if model_files.is_described(directory):
-    raise errors.CheckpointError(f"{directory} holds a model already")
-  if array_store.is_primary():
-    array_store.remove(directory / _PARAMS)  # of an attempt that was killed
-  with array_store.ArrayWriter() as writer:
-    writer.save(directory / _PARAMS, array_store.flatten({_PARAMS: params}), {})
-  if array_store.is_primary():  # last: its presence says all of it is there
-    model_files.save_description(directory, arch, tokenizer)
-
-
-def load_model(
-  directory: str | os.PathLike,
-  *,
-  mesh: jax.sharding.Mesh | None = None,
-  dtype: str | None = None,
-  param_dtype: str | None = None,
-  remat: str = "none",
-) -> LoadedModel:
-  """Loads a model from whatever kind of directory it is.
-
-  Args:
-    directory: a RUN_DIR (its best checkpoint, else its latest), what
-      `save_model` wrote, or a Hugging Face directory.
-    mesh: where the parameters go; None is one device.
-    dtype: of the computation; None is the stored one, in Hugging Face float32.
-    param_dtype: casts the parameters; None as for `dtype`.
-    remat: as in ModelConfig.
-
-  Raises:
-    CheckpointError: none of the three, incomplete, or it does not fit.
-  """
-  directory = pathlib.Path(directory).absolute()
-  run = run_dir_lib.RunDir(directory, resumed=True, lock=None)
-  if model_files.is_described(directory):
-    described, arrays = directory, directory / _PARAMS
-  elif model_files.is_described(run.model):
-    checkpointer = Checkpointer(run.checkpoints, keep_last=1, keep_best=True)
-    described, arrays = run.model, checkpointer.best_or_latest()
-  elif (directory / "config.json").exists():
-    arch, params = importing.load_checkpoint(
-      directory,
-      dtype=dtype or "float32",
-      param_dtype=param_dtype or "float32",
-      remat=remat,
-      mesh=mesh,
-    )
-    tokenizer = hf_tokenizer.HfTokenizer.from_directory(directory)
-    return LoadedModel(arch=arch, params=params, tokenizer=tokenizer)
-  else:
-    raise errors.CheckpointError(
-      f"{directory} is no model: it holds neither architecture.json (a "
-      "model), model/architecture.json (a run) nor config.json (Hugging Face)"
-    )
-  arch = model_files.read_architecture(described)
-  arch = dataclasses.replace(arch, dtype=dtype or arch.dtype, remat=remat)
-  return LoadedModel(
-    arch=arch,
-    params=_load_params(arrays, arch, mesh, param_dtype),
-    tokenizer=hf_tokenizer.HfTokenizer.from_directory(
-      model_files.tokenizer_dir(described)
-    ),
-  )
-
-
-def _load_params(
-  directory: pathlib.Path,
-  arch: architecture_lib.Architecture,
-  mesh: jax.sharding.Mesh | None,
-  param_dtype: str | None,
-) -> transformer.Params:
-  """Only the parameters of a checkpoint or model, in their stored type."""
-  shapes = transformer.param_shapes(arch)
-  if mesh is not None:
-    shapes = jax.tree.map(
-      lambda shape, place: jax.ShapeDtypeStruct(
-        shape.shape, shape.dtype, sharding=place
-      ),
-      shapes,
-      sharding_lib.param_shardings(arch, mesh),
-    )
-  targets = array_store.flatten({_PARAMS: shapes})
-  arrays = array_store.restore(
-    directory, targets, dtype=param_dtype or "stored"
-  )
-  return jax.tree.unflatten(
-    jax.tree.structure(shapes), [arrays[name] for name in targets]
-  )

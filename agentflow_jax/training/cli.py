@@ -90,6 +90,11 @@ def apply_overrides(config: config_lib.Config) -> None:
     config_validation.put(config, key, value)
 
 
+def overridden_keys() -> set[str]:
+  """The keys that the user gave as `--config.section.key=value`."""
+  return set(config_flags.get_override_values(flags.FLAGS[_CONFIG_FLAG]))
+
+
 def run_app(main: Main, arguments: str | None = None) -> NoReturn:
   """Parses the flags, runs `main(argv)` and exits the process.
 

@@ -59,8 +59,8 @@ class Parts:
   run_dir: run_dir_lib.RunDir
   learner: learner_lib.Learner
   mesh: jax.sharding.Mesh
-  start_params: Any
-  reference_params: Any  # None when the KL coefficient is 0
+  start_params: Any  # of the policy
+  reference_params: Any  # of the frozen start model, the base of adapters
   sampler: PolicySampler
   rollouts: rollouts.RolloutRunner
   run_evaluation: RunEvaluation
@@ -191,7 +191,7 @@ class Trainer:
       learning = self._learn(rollout.groups)
     version = self._position.policy_version + 1
     with self._phase("sync"):
-      parts.sampler.update_params(self._state.params, version)
+      parts.sampler.update_params(self._policy_params(), version)
     with self._phase("record"):
       if iteration % parts.config.rollout.record_every == 0:
         path = recorder.iteration_path(parts.run_dir.path, iteration)
@@ -234,7 +234,7 @@ class Trainer:
     batches = [p.batches for p in packed]
     if config.learner.recompute_behavior:  # before the first step moves it
       batches = [
-        parts.learner.recompute(self._state.params, b) for b in batches
+        parts.learner.recompute(self._policy_params(), b) for b in batches
       ]
     steps: list[dict[str, float]] = []
     for _ in range(config.learner.epochs):
@@ -302,7 +302,7 @@ class Trainer:
     with self._phase("checkpoint"):
       self._checkpointer.save(
         iteration,
-        _as_dict(self._state),
+        self._state.as_dict(),
         dataclasses.asdict(self._position) | {"seconds": self._seconds()},
         metrics=metrics,
         wait=wait,
@@ -312,14 +312,19 @@ class Trainer:
     """Goes back to the latest checkpoint, if there is one."""
     if self._checkpointer.latest_step() is None:
       return
-    state, extra = self._checkpointer.restore(_as_dict(self._state))
+    state, extra = self._checkpointer.restore(self._state.as_dict())
     self._state = train_state.TrainState(**state)
     self._earlier_s = extra.pop("seconds")
     self._position = Position(**extra)
     logging.info("resuming after iteration %d", self._position.iteration)
     self._parts.sampler.update_params(
-      self._state.params, self._position.policy_version
+      self._policy_params(), self._position.policy_version
     )
+
+  def _policy_params(self) -> Any:
+    """Shared with the state: valid until the next optimizer step."""
+    parts = self._parts
+    return parts.learner.policy_params(self._state, parts.reference_params)
 
   @contextlib.contextmanager
   def _phase(self, name: str) -> Iterator[None]:
@@ -337,12 +342,4 @@ def _mean_of(steps: Sequence[dict[str, float]]) -> dict[str, float]:
     return {}
   return {
     name: sum(step[name] for step in steps) / len(steps) for name in steps[0]
-  }
-
-
-def _as_dict(state: train_state.TrainState) -> dict[str, Any]:
-  """Fields by name, as checkpoints are laid out ("params/...")."""
-  return {
-    field.name: getattr(state, field.name)
-    for field in dataclasses.fields(state)
   }

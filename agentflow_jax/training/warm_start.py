@@ -8,14 +8,12 @@ The whole stage is a pure function of the config and the seed; it is short, so
 a killed one starts again (RUN_DIR/base appears only when it is complete).
 """
 
-import concurrent.futures
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
-from absl import logging
 
 from agentflow_jax.batching import device_batch, packing
 from agentflow_jax.core import config as config_lib
@@ -26,9 +24,7 @@ from agentflow_jax.learner import learner as learner_lib
 from agentflow_jax.models import architecture as architecture_lib
 from agentflow_jax.models import initialisation, transformer
 from agentflow_jax.tasks.worldfacts import pages
-from agentflow_jax.training import copying, phrases, traces
-
-Report = Callable[[str], None]  # told of each stage's progress, in words
+from agentflow_jax.training import copying, imitation, phrases, traces
 
 # The pages weigh enough to give nearly every word of a name its own token:
 # copying one token is much easier than copying five in the right order.
@@ -38,7 +34,6 @@ _WHOLE_SHARE = 0.6
 _TOKENIZER_TRACES = 1500
 _DRILL_TOKENS = (32, 64)  # row length in the first and in the second half
 _POOL_TRACES = 64  # packed together, so that rows fill up
-_REPORT_EVERY = 20
 
 
 def train_tokenizer(
@@ -65,68 +60,48 @@ def train_planner(
   tokenizer: tokenizer_lib.HfTokenizer,
   config: config_lib.Config,
   mesh: jax.sharding.Mesh,
-  report: Report = lambda text: None,
+  report: imitation.Report = lambda text: None,
 ) -> transformer.Params:
   """Parameters that copy and speak the format, on the mesh."""
   init = jax.jit(initialisation.copying_params, static_argnums=0)
   params = init(arch, jax.random.key(config.run.seed))
-  stages = (
-    _Stage(
-      name="copying",
-      steps=config.warm_start.copy_steps,
-      lr=config.warm_start.copy_lr,
-      train_embeddings=True,
-      batches=_drills(arch, config, mesh),
-    ),
-    _Stage(
-      name="imitation",
-      steps=config.warm_start.imitation_steps,
-      lr=config.warm_start.imitation_lr,
-      train_embeddings=True,
-      batches=_imitation_batches(found, tokenizer, config, mesh),
-    ),
+  settings = config.warm_start
+  copying_stage = imitation.Stage(
+    name="copying",
+    steps=settings.copy_steps,
+    batches=_drills(arch, config, mesh),
   )
-  for stage in stages:
-    params = _train(arch, params, stage, config, mesh, report)
-  return params
+  params = _train(
+    arch, params, copying_stage, settings.copy_lr, config, mesh, report
+  )
+  imitation_stage = imitation.Stage(
+    name="imitation",
+    steps=settings.imitation_steps,
+    batches=_imitation_batches(found, tokenizer, config, mesh),
+  )
+  return _train(
+    arch, params, imitation_stage, settings.imitation_lr, config, mesh, report
+  )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Stage:
-  name: str
-  steps: int
-  lr: float
-  train_embeddings: bool
-  batches: Iterator[list[device_batch.TrainBatch]]
-
-
-def _train(arch, params, stage: _Stage, config, mesh, report: Report):
+def _train(arch, params, stage: imitation.Stage, lr, config, mesh, report):
   """Imitation by the same learner that trains the policy later."""
   learner = learner_lib.Learner(
     arch,
     dataclasses.replace(
       config.learner,
-      lr=stage.lr,
+      lr=lr,
       schedule="cosine",
       warmup_steps=min(20, stage.steps // 4),
       b2=0.98,  # short runs: the second moment has to follow
       max_grad_norm=1.0,
-      train_embeddings=stage.train_embeddings,
+      train_embeddings=True,
     ),
     temperature=1.0,
     mesh=mesh,
     total_steps=stage.steps,
   )
-  state = learner.init_state(params)
-  with _prefetched(stage.batches) as batches:
-    for step in range(1, stage.steps + 1):
-      state, metrics = learner.update(
-        state, next(batches), objective="imitation"
-      )
-      if step % _REPORT_EVERY == 0 or step == stage.steps:
-        loss = metrics["loss"]
-        report(f"{stage.name} {step}/{stage.steps}, loss {loss:.3f}")
-        logging.info("%s %d/%d: %s", stage.name, step, stage.steps, metrics)
+  state = imitation.run(learner, learner.init_state(params), stage, report)
   return state.params
 
 
@@ -203,23 +178,3 @@ def _normalised(
     dataclasses.replace(row, weight_E=row.weight_E / np.float32(total))
     for row in rows
   ]
-
-
-class _prefetched:
-  """Makes the next item in a thread while the device works on this one."""
-
-  def __init__(self, items: Iterator[list[device_batch.TrainBatch]]):
-    self._items = items
-    self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
-
-  def __enter__(self):
-    self._next = self._thread.submit(next, self._items)
-    return self
-
-  def __next__(self) -> list[device_batch.TrainBatch]:
-    item = self._next.result()
-    self._next = self._thread.submit(next, self._items)
-    return item
-
-  def __exit__(self, *unused) -> None:
-    self._thread.shutdown()

@@ -17,7 +17,7 @@ from agentflow_jax.hf import exporting, tokenizer_training
 from agentflow_jax.rollout import record_codec, transcript
 from agentflow_jax.testing import tiny_model
 from agentflow_jax.tools import bm25_index
-from agentflow_jax.training import checkpointing, model_files
+from agentflow_jax.training import checkpointing, model_files, model_loading
 from agentflow_jax.training import run_dir as run_dir_lib
 
 _QUESTION = "What is the capital of Laos?"
@@ -151,7 +151,7 @@ def test_a_run_answers_with_its_policy_and_its_start_model(tmp_path):
   base, policy = (tiny_model.tiny_params(arch, seed) for seed in (0, 1))
   path = tmp_path / "run"
   with run_dir_lib.RunDir.open(path, config) as run:
-    checkpointing.save_model(run.base, arch, base, tokenizer)
+    model_loading.save_model(run.base, arch, base, tokenizer)
     model_files.save_description(run.model, arch, tokenizer)
     with checkpointing.Checkpointer(
       run.checkpoints, keep_last=1, keep_best=True

@@ -14,7 +14,7 @@ from agentflow_jax.hf import tokenizer_training
 from agentflow_jax.models import sharding
 from agentflow_jax.testing import tiny_model
 from agentflow_jax.tools import bm25_index
-from agentflow_jax.training import checkpointing
+from agentflow_jax.training import model_loading
 from agentflow_jax.training import run_dir as run_dir_lib
 
 _ARCH = tiny_model.tiny_architecture(vocab_size=300)
@@ -74,7 +74,7 @@ def test_an_index_of_the_users_own_is_used(data_dir):
   assert str(world.open_world(config, data_dir).index_dir) == "elsewhere"
 
 
-def _start(opened, run_dir, reports=None) -> checkpointing.LoadedModel:
+def _start(opened, run_dir, reports=None) -> model_loading.LoadedModel:
   mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
   report = [].append if reports is None else reports.append
   return asyncio.run(start.start_model(opened, run_dir, mesh, report))
@@ -87,7 +87,7 @@ def base(tmp_path):
   tokenizer = tokenizer_training.train_tokenizer(
     ["the capital of Laos is Vientiane"] * 20, 300, tmp_path / "tokenizer"
   )
-  checkpointing.save_model(
+  model_loading.save_model(
     run_dir.base, _ARCH, tiny_model.tiny_params(_ARCH), tokenizer
   )
   return run_dir

@@ -53,9 +53,8 @@ def test_hand_made_batch():
 
 @pytest.mark.parametrize(
   ("entries", "bucket"),
-  [(0, 64), (64, 64), (65, 96), (96, 96), (97, 128), (128, 128), (129, 192),
-   (1000, 1024), (1025, 1536)],
-)  # fmt: skip
+  [(0, 64), (64, 64), (65, 128), (128, 128), (129, 256), (1025, 2048)],
+)
 def test_entry_buckets(entries, bucket):
   rows = packing.pack_samples(
     [_sample([1], [2] * entries)], row_tokens=entries + 1

@@ -47,6 +47,7 @@ _BROKEN = [
     {"agent.memory_tokens": 18432},
     ("agent.memory_tokens", "sampler.max_prompt_tokens"),
   ),
+  ({"model.lora.target_modules": ("up",)}, ("target_modules", "up_proj")),
   (
     {"agent.max_episode_tokens": 2047},
     ("agent.max_episode_tokens", "sampler.max_completion_tokens"),

@@ -13,6 +13,7 @@ from agentflow_jax.core.messages import Message
 from agentflow_jax.hf import (
   exporting,
   importing,
+  staging,
   tensor_file,
   tokenizer_training,
 )
@@ -59,7 +60,7 @@ def test_the_directory_holds_everything_and_nothing_else(
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
-    exporting.MARKER_FILE,
+    staging.MARKER_FILE,
   }
   generation = json.loads(
     (tmp_path / "out" / "generation_config.json").read_text()

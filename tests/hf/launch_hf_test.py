@@ -90,6 +90,16 @@ def test_a_hugging_face_directory_can_be_exported_in_bfloat16(hf_dir, tmp_path):
     ("export_hf.py", ["--checkpoint=/nonexistent", "--out=x"], "/nonexistent"),
     ("export_hf.py", ["--out=x", "--param_dtype=int8"], "int8"),
     ("export_hf.py", ["--out=x", "--max_shard_mb=0"], "max_shard_mb"),
+    (
+      "export_hf.py",
+      ["--checkpoint=/nonexistent", "--out=x", "--adapter"],
+      "/nonexistent is no run that trained adapters",
+    ),
+    (
+      "export_hf.py",
+      ["--checkpoint=y", "--out=x", "--adapter", "--param_dtype=bfloat16"],
+      "--param_dtype does not apply to --adapter",
+    ),
   ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(script, arguments, needle):

@@ -18,7 +18,7 @@ from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.learner import learner as learner_lib
-from agentflow_jax.models import sharding
+from agentflow_jax.models import lora, sharding
 from agentflow_jax.tasks import order
 from agentflow_jax.testing import tiny_model
 from agentflow_jax.training import loop, rollouts
@@ -119,12 +119,14 @@ class FakeSampler:
   """Holds the weights; its tokens are a checksum of them and the context."""
 
   def __init__(self, params):
+    self.params = params
     self.version = 0
     self.versions = []
     self.resets = 0
     self._checksum = _checksum(params)
 
   def update_params(self, params, policy_version: int) -> None:
+    self.params = params
     self._checksum = _checksum(params)
     self.version = policy_version
     self.versions.append(policy_version)
@@ -168,10 +170,13 @@ class FakeStop:
 class Run:
   """One attempt at a run; `asked` are the training episodes in order."""
 
-  def __init__(self, path, learner=None, *, reward=None, **fields):
+  def __init__(
+    self, path, learner=None, *, reward=None, adapters=None, **fields
+  ):
     self.config = make_config(**fields)
     self.run_dir = run_dir_lib.RunDir.open(path, self.config)
-    self.start_params = tiny_model.tiny_params(ARCH)
+    self.base = tiny_model.tiny_params(ARCH)
+    self.start_params = lora.combine(self.base, adapters or {})
     self.sampler = FakeSampler(self.start_params)
     self.progress = FakeProgress()
     self.stop = FakeStop()
@@ -211,7 +216,7 @@ class Run:
       learner=self._learner,
       mesh=_mesh(),
       start_params=self.start_params,
-      reference_params=self.start_params,
+      reference_params=self.base,
       sampler=self.sampler,
       rollouts=rollouts.RolloutRunner(
         source=TASKS,

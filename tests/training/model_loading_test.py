@@ -14,7 +14,7 @@ from agentflow_jax.core import errors
 from agentflow_jax.hf import exporting, tokenizer_training
 from agentflow_jax.models import sharding as sharding_lib
 from agentflow_jax.testing import tiny_model
-from agentflow_jax.training import checkpointing, model_files
+from agentflow_jax.training import checkpointing, model_files, model_loading
 
 _ARCH = tiny_model.tiny_architecture(vocab_size=300)
 
@@ -31,7 +31,7 @@ def tokenizer(tmp_path_factory):
 def model_dir(tmp_path_factory, tokenizer):
   path = tmp_path_factory.mktemp("models") / "base"
   params = tiny_model.tiny_params(_ARCH)
-  checkpointing.save_model(path, _ARCH, params, tokenizer)
+  model_loading.save_model(path, _ARCH, params, tokenizer)
   return path
 
 
@@ -63,7 +63,7 @@ def _run_dir(path, tokenizer, accuracies):
 
 
 def test_a_model_comes_back(model_dir, tokenizer):
-  model = checkpointing.load_model(model_dir)
+  model = model_loading.load_model(model_dir)
   assert model.arch == _ARCH
   _same(model.params, tiny_model.tiny_params(_ARCH))
   text = "Vientiane <|im_end|>"
@@ -72,7 +72,7 @@ def test_a_model_comes_back(model_dir, tokenizer):
 
 
 def test_types_and_remat_are_the_callers(model_dir):
-  model = checkpointing.load_model(
+  model = model_loading.load_model(
     model_dir, dtype="bfloat16", param_dtype="bfloat16", remat="block"
   )
   assert model.arch == dataclasses.replace(
@@ -88,13 +88,13 @@ def test_bfloat16_weights_stay_bfloat16(tmp_path, tokenizer):
   params = jax.tree.map(
     lambda x: x.astype(jnp.bfloat16), tiny_model.tiny_params(_ARCH)
   )
-  checkpointing.save_model(tmp_path / "a", _ARCH, params, tokenizer)
-  _same(checkpointing.load_model(tmp_path / "a").params, params)
+  model_loading.save_model(tmp_path / "a", _ARCH, params, tokenizer)
+  _same(model_loading.load_model(tmp_path / "a").params, params)
 
 
 def test_a_model_goes_onto_a_mesh(model_dir):
   mesh = sharding_lib.make_mesh(2, 2, 2)
-  model = checkpointing.load_model(model_dir, mesh=mesh)
+  model = model_loading.load_model(model_dir, mesh=mesh)
   _same(model.params, tiny_model.tiny_params(_ARCH))
   shardings = sharding_lib.param_shardings(_ARCH, mesh)
   for leaf, sharding in zip(
@@ -110,7 +110,7 @@ def test_a_model_goes_onto_a_mesh(model_dir):
 def test_a_run_gives_its_best_else_its_latest(
   tmp_path, tokenizer, accuracies, wanted
 ):
-  model = checkpointing.load_model(_run_dir(tmp_path, tokenizer, accuracies))
+  model = model_loading.load_model(_run_dir(tmp_path, tokenizer, accuracies))
   _same(model.params, tiny_model.tiny_params(_ARCH, wanted))
   assert model.tokenizer.encode("Laos") == tokenizer.encode("Laos")
 
@@ -118,7 +118,7 @@ def test_a_run_gives_its_best_else_its_latest(
 def test_a_run_without_a_checkpoint_is_named(tmp_path, tokenizer):
   run_dir = _run_dir(tmp_path, tokenizer, [])
   with pytest.raises(errors.CheckpointError, match="no complete checkpoint"):
-    checkpointing.load_model(run_dir)
+    model_loading.load_model(run_dir)
 
 
 def test_a_hugging_face_directory_is_imported(tmp_path, tokenizer):
@@ -126,14 +126,14 @@ def test_a_hugging_face_directory_is_imported(tmp_path, tokenizer):
   exporting.export_checkpoint(
     tmp_path / "hf", _ARCH, params, tokenizer=tokenizer
   )
-  model = checkpointing.load_model(tmp_path / "hf")
+  model = model_loading.load_model(tmp_path / "hf")
   _same(model.params, params)
   assert model.tokenizer.encode("Laos") == tokenizer.encode("Laos")
 
 
 def test_a_directory_that_is_no_model_is_named(tmp_path):
   with pytest.raises(errors.CheckpointError) as caught:
-    checkpointing.load_model(tmp_path)
+    model_loading.load_model(tmp_path)
   for name in ("architecture.json", "config.json", str(tmp_path)):
     assert name in str(caught.value)
 
@@ -145,7 +145,7 @@ def test_weights_of_another_architecture_are_named(tmp_path, model_dir):
     file.read_text().replace('"num_layers": 2', '"num_layers": 3')
   )
   with pytest.raises(errors.CheckpointError) as caught:
-    checkpointing.load_model(tmp_path / "a")
+    model_loading.load_model(tmp_path / "a")
   assert "params/layers/" in str(caught.value)
   assert "float32[2, " in str(caught.value)
   assert "float32[3, " in str(caught.value)
@@ -156,13 +156,13 @@ def test_a_damaged_architecture_is_named(tmp_path, model_dir, text):
   shutil.copytree(model_dir, tmp_path / "a")
   (tmp_path / "a" / "architecture.json").write_text(text)
   with pytest.raises(errors.CheckpointError, match="architecture.json can not"):
-    checkpointing.load_model(tmp_path / "a")
+    model_loading.load_model(tmp_path / "a")
 
 
 def test_a_model_is_not_overwritten(model_dir, tokenizer):
   params = tiny_model.tiny_params(_ARCH, 1)
   with pytest.raises(errors.CheckpointError, match="holds a model already"):
-    checkpointing.save_model(model_dir, _ARCH, params, tokenizer)
+    model_loading.save_model(model_dir, _ARCH, params, tokenizer)
 
 
 def test_a_killed_attempt_is_no_model_and_can_be_repeated(
@@ -172,10 +172,10 @@ def test_a_killed_attempt_is_no_model_and_can_be_repeated(
   shutil.copytree(model_dir, tmp_path / "a")
   (tmp_path / "a" / "architecture.json").unlink()
   with pytest.raises(errors.CheckpointError, match="is no model"):
-    checkpointing.load_model(tmp_path / "a")
+    model_loading.load_model(tmp_path / "a")
   params = tiny_model.tiny_params(_ARCH, 5)
-  checkpointing.save_model(tmp_path / "a", _ARCH, params, tokenizer)
-  _same(checkpointing.load_model(tmp_path / "a").params, params)
+  model_loading.save_model(tmp_path / "a", _ARCH, params, tokenizer)
+  _same(model_loading.load_model(tmp_path / "a").params, params)
 
 
 def test_architecture_is_written_last(tmp_path, tokenizer):
@@ -186,7 +186,7 @@ def test_architecture_is_written_last(tmp_path, tokenizer):
 
   params = tiny_model.tiny_params(_ARCH)
   with pytest.raises(OSError, match="killed"):
-    checkpointing.save_model(tmp_path / "a", _ARCH, params, Torn())
+    model_loading.save_model(tmp_path / "a", _ARCH, params, Torn())
   assert not (tmp_path / "a" / "architecture.json").exists()
 
 
@@ -207,14 +207,14 @@ def test_loading_a_model_does_not_touch_a_live_run(tmp_path, tokenizer):
   run_dir = _run_dir(tmp_path, tokenizer, [None])
   half = run_dir / "checkpoints" / "step_00000002" / "state"
   half.mkdir(parents=True)
-  checkpointing.load_model(run_dir)
+  model_loading.load_model(run_dir)
   assert half.exists()
 
 
 def test_reading_needs_no_orbax_until_it_reads():
   code = (
     "import sys\n"
-    "from agentflow_jax.training import checkpointing\n"
+    "from agentflow_jax.training import checkpointing, model_loading\n"
     "checkpointing.Checkpointer('none', keep_last=1, keep_best=True)\n"
     "assert 'orbax' not in sys.modules\n"
     "assert 'transformers' not in sys.modules\n"

@@ -26,7 +26,12 @@ from agentflow_jax.tasks.worldfacts import (
 # Searching has many sub-goals, each unlikely; below temperature 1 they lose to
 # the one sub-goal of the generalist, so searching weighs more to begin with.
 _STRATEGY = random_strategy.StrategySettings(search_weight=1.3)
-_ENDING_SHARE = 0.2  # of made-up words that would be whole without one
+# Of made-up words that would be whole without an ending. Others always have
+# one; a word should not tell whether one follows, only its source should.
+_ENDING_SHARE = 0.5
+# Words inside of names, and how often a long name has one.
+_JOINTS = ("of", "the", "and", "to", "du", "in")
+_JOINT_SHARE = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +54,10 @@ class NamePieces:
   def make_name(self, rng: random.Random, old: str) -> str:
     """A name of one to three words; `old` is only what it stands for."""
     del old
-    return " ".join(self._word(rng) for _ in range(rng.choice((1, 1, 1, 2, 3))))
+    words = [self._word(rng) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
+    if len(words) == 3 and rng.random() < _JOINT_SHARE:
+      words[1] = rng.choice(_JOINTS)
+    return " ".join(words)
 
   def _word(self, rng: random.Random) -> str:
     every = len(self.free) + len(self.held_out)

@@ -54,7 +54,7 @@ def test_a_scheduler_that_repeats_itself_changes_nothing():
   out, err = process.communicate(timeout=60)
   assert process.returncode == 0
   assert out == "asked\nsaved\n"
-  assert err.count("stopping after") == 1
+  assert err.count("stopping at") == 1
 
 
 def test_a_second_interrupt_exits_130_at_once():
@@ -66,7 +66,7 @@ def test_a_second_interrupt_exits_130_at_once():
   out, err = process.communicate(timeout=60)
   assert process.returncode == 130
   assert out == ""
-  assert err.count("stopping after") == 1
+  assert err.count("stopping at") == 1
 
 
 def test_handlers_are_put_back():
@@ -77,3 +77,11 @@ def test_handlers_are_put_back():
     os.kill(os.getpid(), signal.SIGTERM)
     assert stop.requested
   assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_check_raises_once_a_signal_came():
+  with stop_signal.StopSignal() as stop:
+    stop.check()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(stop_signal.Stopped):
+      stop.check()

@@ -17,7 +17,6 @@ from agentflow_jax.tasks.worldfacts import relations, schema, syllables
 COPIES = 1
 _SEED = "worldfacts/invented/1"
 _MIN_LETTERS = 4
-_MAX_WORDS = 2
 _SHARED_WORDS = 100  # of names of two words
 _WORD = re.compile(r"[A-Za-z]+")
 
@@ -68,11 +67,14 @@ class _Names:
     self._shared = [self._word() for _ in range(_SHARED_WORDS)]
 
   def make(self, old: str) -> str:
-    """A name of as many words as `old` has, and at most two."""
-    if " " not in old:
+    """One word for one; for more two, joined as in `old`: "Drou of Vaix"."""
+    _, *others = old.split()
+    if not others:
       return self._word()
+    joint = [word for word in others[:-1] if word.islower()][:1]
     while True:
-      name = " ".join(self._rng.sample(self._shared, _MAX_WORDS))
+      one, other = self._rng.sample(self._shared, 2)
+      name = " ".join([one, *joint, other])
       if name not in self._taken:
         self._taken.add(name)
         return name

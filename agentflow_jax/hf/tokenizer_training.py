@@ -38,7 +38,7 @@ _CONFIG = {
   "clean_up_tokenization_spaces": False,
   "model_max_length": 1_000_000,
 }
-_MIN_VOCAB = 256 + len(SPECIAL_TOKENS)
+MIN_VOCAB = 256 + len(SPECIAL_TOKENS)
 
 
 def train_tokenizer(
@@ -61,7 +61,7 @@ def train_tokenizer(
     ConfigError: `vocab_size` has no room for the bytes, the special tokens and
       the phrases.
   """
-  needed = _MIN_VOCAB + len(phrases)
+  needed = MIN_VOCAB + len(phrases)
   if vocab_size < needed:
     raise errors.ConfigError(
       f"vocab_size={vocab_size} is less than the {needed} ids that bytes, "

@@ -29,7 +29,7 @@ from agentflow_jax.training import copying, imitation, phrases, traces
 # The pages weigh enough to give nearly every word of a name its own token:
 # copying one token is much easier than copying five in the right order.
 _PAGE_REPEATS = 20
-# Of the vocabulary at most, for phrases and for words of names.
+# Of what bytes leave of a vocabulary, for phrases and for words of names.
 _WHOLE_SHARE = 0.6
 _TOKENIZER_TRACES = 1500
 _DRILL_TOKENS = (32, 64)  # row length in the first and in the second half
@@ -48,7 +48,8 @@ def train_tokenizer(
     # The last prompt holds all earlier ones.
     texts += [trace.prompts[-1], *trace.plans]
   whole = [*phrases.common_phrases(found), *phrases.name_words()]
-  room = int(_WHOLE_SHARE * vocab_size)
+  free = max(0, vocab_size - tokenizer_training.MIN_VOCAB)
+  room = int(_WHOLE_SHARE * free)
   return tokenizer_training.train_tokenizer(
     texts, vocab_size, directory, whole[:room]
   )

@@ -74,10 +74,11 @@ class _Names:
     joint = [word for word in others[:-1] if word.islower()][:1]
     while True:
       one, other = self._rng.sample(self._shared, 2)
-      name = " ".join([one, *joint, other])
-      if name not in self._taken:
-        self._taken.add(name)
-        return name
+      # A search knows no order: "Vaix Drou" would be the same name.
+      pair = " ".join(sorted((one, other)))
+      if pair not in self._taken:
+        self._taken.add(pair)
+        return " ".join([one, *joint, other])
 
   def _word(self) -> str:
     while True:

@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
       stop=stop,
     )
   if result is None:
-    print(f"STOPPED and saved; the same command resumes out={_OUT.value}")
+    print(f"STOPPED; the same command resumes out={_OUT.value}")
     return
   print(
     f"SFT loss={result.loss:.4f} steps={result.steps} "

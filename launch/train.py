@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
       trainer.train(config, opened, progress.Progress(), stop)
     )
     if result is None:
-      print(f"STOPPED and saved; the same command resumes run_dir={path}")
+      print(f"STOPPED; the same command resumes run_dir={path}")
     else:
       print(summary(name.upper(), result, opened.path))
 

@@ -22,6 +22,7 @@ from agentflow_jax.core import training_sample as training_sample_lib
 # Mesh axes that hold different rows; "tensor" sees the same ones.
 DATA_AXES = ("data", "fsdp")
 _MIN_ENTRIES = 64
+_HALF_STEPS_FROM = 256
 
 
 @jax.tree_util.register_dataclass
@@ -119,12 +120,15 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 
 
 def entry_bucket(rows: Sequence[packing.PackedRow]) -> int:
-  """The smallest of 64, 128, 256, ... that holds any row's entries."""
+  """The smallest of 64, 128, 256, 384, 512, 768, ... that holds any row's."""
   most = max((len(row.parent_E) for row in rows), default=0)
   bucket = _MIN_ENTRIES
   while bucket < most:
-    # Not in smaller steps: an entry is cheap and every bucket is compiled.
-    bucket *= 2
+    if bucket < _HALF_STEPS_FROM:  # compiling costs more than padding
+      bucket *= 2
+    else:  # half steps: at most a third of a bucket is padding
+      is_power = bucket & (bucket - 1) == 0
+      bucket = bucket * 3 // 2 if is_power else bucket * 4 // 3
   return bucket
 
 

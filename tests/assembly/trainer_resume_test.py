@@ -242,7 +242,7 @@ def test_a_stop_signal_saves_and_the_same_command_goes_on(program, number):
   assert status == 0, err[-3000:]
   assert f"{number.name}: stopping at the next safe point" in err
   assert out.splitlines() == [
-    f"STOPPED and saved; the same command resumes run_dir={run_dir}"
+    f"STOPPED; the same command resumes run_dir={run_dir}"
   ]
   assert _steps(run_dir) == [3]
   program.finish(run_dir)

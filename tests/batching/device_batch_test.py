@@ -53,7 +53,15 @@ def test_hand_made_batch():
 
 @pytest.mark.parametrize(
   ("entries", "bucket"),
-  [(0, 64), (64, 64), (65, 128), (128, 128), (129, 256), (1025, 2048)],
+  [
+    (0, 64),
+    (64, 64),
+    (65, 128),
+    (129, 256),
+    (257, 384),
+    (385, 512),
+    (1025, 1536),
+  ],
 )
 def test_entry_buckets(entries, bucket):
   rows = packing.pack_samples(

@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 
-from agentflow_jax.core import config as config_lib
 from agentflow_jax.learner import learner as learner_lib
 from agentflow_jax.models import lora, sharding
 from agentflow_jax.testing import tiny_model
@@ -21,17 +20,7 @@ _START = lora.select(tiny_model.tiny_params(_ARCH, 5))
 _SAMPLES = examples.samples(groups=2)
 
 
-def _config(**fields):
-  # b1 = 0 and no clipping: the first moment is the gradient itself.
-  defaults = {
-    "lr": 1e-2,
-    "b1": 0.0,
-    "max_grad_norm": 1e9,
-    "kl_coefficient": 0.1,
-    "row_tokens": 64,
-    "micro_batch_rows": 4,
-  }
-  return config_lib.LearnerConfig(**(defaults | fields))
+_config = examples.step_config
 
 
 def _learner(config, on_mesh, arch=_ARCH):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agentflow_jax.batching import device_batch
+from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import training_sample as training_sample_lib
 from agentflow_jax.models import attention, sharding, transformer
 from agentflow_jax.testing import tiny_model
@@ -21,6 +22,20 @@ REFERENCE = tiny_model.tiny_params(ARCH, seed=1)
 def mesh(data=1, fsdp=1, tensor=1):
   devices = jax.devices()[: data * fsdp * tensor]
   return sharding.make_mesh(data, fsdp, tensor, devices=devices)
+
+
+def step_config(**fields):
+  """A learner whose first moment after a step is its gradient."""
+  # b1 = 0 and no clipping: the first moment is the gradient itself.
+  defaults = {
+    "lr": 1e-2,
+    "b1": 0.0,
+    "max_grad_norm": 1e9,
+    "kl_coefficient": 0.1,
+    "row_tokens": 64,
+    "micro_batch_rows": 4,
+  }
+  return config_lib.LearnerConfig(**(defaults | fields))
 
 
 def samples(

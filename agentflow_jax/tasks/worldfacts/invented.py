@@ -14,8 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from agentflow_jax.tasks.worldfacts import relations, schema, syllables
 
-COPIES = 1
-_SEED = "worldfacts/invented/1"
+_SEED = "worldfacts/invented/2"
 _MIN_LETTERS = 4
 _SHARED_WORDS = 100  # of names of two words
 _WORD = re.compile(r"[A-Za-z]+")
@@ -24,7 +23,7 @@ Values = Mapping[str, tuple[str, ...]]
 
 
 def invent(real: Mapping[str, schema.Entity]) -> Iterator[schema.Entity]:
-  """Copies of the real world with other names and other values.
+  """A copy of the real world with other names and other values.
 
   What is linked stays linked: the capital of an invented country is an
   invented city. The same entities on every machine.
@@ -33,23 +32,22 @@ def invent(real: Mapping[str, schema.Entity]) -> Iterator[schema.Entity]:
     real: all real entities by name.
 
   Yields:
-    `COPIES` entities per real one; all names are different.
+    One entity per real one; all names are different.
   """
   rng = random.Random(_SEED)
   names = _Names(real, rng)
   pools = _pools(real)
-  for _ in range(COPIES):
-    renamed = {name: names.make(name) for name in real}
-    for entity in real.values():
-      name = renamed[entity.name]
-      yield schema.Entity(
-        kind=entity.kind,
-        name=name,
-        slug=schema.slug(name),
-        article=relations.KINDS[entity.kind].article,
-        values=_values(entity, real, renamed, pools, rng),
-        is_invented=True,
-      )
+  renamed = {name: names.make(name) for name in real}
+  for entity in real.values():
+    name = renamed[entity.name]
+    yield schema.Entity(
+      kind=entity.kind,
+      name=name,
+      slug=schema.slug(name),
+      article=relations.KINDS[entity.kind].article,
+      values=_values(entity, real, renamed, pools, rng),
+      is_invented=True,
+    )
 
 
 class _Names:

@@ -7,6 +7,7 @@ others, so the planner learns to read exactly what it will be shown.
 """
 
 import dataclasses
+import functools
 import random
 from collections.abc import Iterator, Sequence
 
@@ -121,7 +122,7 @@ def sample_stream(
     One sample per turn, weight 1, no advantage, behavior logprobs 0.
   """
   rng = random.Random(seed)
-  finder = names.known_names()
+  cut = functools.lru_cache(maxsize=None)(names.known_names().cut)
   order = list(range(len(traces)))
   while True:
     rng.shuffle(order)
@@ -129,8 +130,9 @@ def sample_stream(
       trace = traces[index]
       texts = [*trace.prompts, *trace.plans]
       if rng.random() < renamed_share:
+        # Every epoch cuts the same texts; it costs as much as encoding them.
         texts = renaming.rename(
-          texts, finder, rng, pieces.make_name, numbers=True
+          [cut(text) for text in texts], rng, pieces.make_name, numbers=True
         )
       turns = len(trace.prompts)
       yield [

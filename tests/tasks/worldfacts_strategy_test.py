@@ -212,9 +212,25 @@ def test_names_are_whole_words_the_longest_first():
     assert finder.find(f"x {title}, {title}.") == [title]
 
 
+def test_a_text_is_cut_into_names_and_what_is_between():
+  finder = names.NameFinder(["New York", "York"])
+  assert finder.cut("York: in New York") == (
+    "",
+    "York",
+    ": in ",
+    "New York",
+    "",
+  )
+  assert finder.cut("Yorkshire") == ("Yorkshire",)
+
+
 def test_a_name_without_a_word_is_refused():
   with pytest.raises(ValueError, match="must start with a word"):
     names.NameFinder(["Laos", "-"])
+
+
+def _cut(texts):
+  return [names.known_names().cut(text) for text in texts]
 
 
 def test_renaming_is_consistent_over_all_texts(rng):
@@ -223,7 +239,7 @@ def test_renaming_is_consistent_over_all_texts(rng):
     "West Virginia: joined 1863. Turn 12 of 15",
     "Context: Virginia",
   ]
-  first, second, third = renaming.rename(texts, pages.titles(), rng)
+  first, second, third = renaming.rename(_cut(texts), rng)
   match = re.fullmatch(r"Compare (.+), (.+) and (.+)\.", first)
   assert match
   virginia, west, book = match.groups()
@@ -239,7 +255,7 @@ def test_renaming_numbers(rng):
     "Turn 10: Python | none\nResult: 1863 and 7 of 1863, 50\nTurn 12 of 15",
     "Fahrenheit 451 in 1863",
   ]
-  first, second = renaming.rename(texts, pages.titles(), rng, numbers=True)
+  first, second = renaming.rename(_cut(texts), rng, numbers=True)
   match = re.fullmatch(
     r"Turn 10: Python \| none\nResult: (\d{4}) and 7 of \1, (\d\d)\n"
     r"Turn 12 of 15",
@@ -253,11 +269,9 @@ def test_made_up_names_are_not_renamed_again(rng):
   """One pass: a new name may be another's old one only by `make_name`."""
   swap = {"Laos": "Mali", "Mali": "Chad"}
   with pytest.raises(ValueError, match="no new name for 'Laos'"):
-    renaming.rename(
-      ["Laos, Mali"], pages.titles(), rng, lambda rng, old: swap[old]
-    )
+    renaming.rename(_cut(["Laos, Mali"]), rng, lambda rng, old: swap[old])
   renamed = renaming.rename(
-    ["Laos, Laos"], pages.titles(), rng, lambda rng, old: swap[old]
+    _cut(["Laos, Laos"]), rng, lambda rng, old: swap[old]
   )
   assert renamed == ["Mali, Mali"]
 
@@ -265,8 +279,7 @@ def test_made_up_names_are_not_renamed_again(rng):
 def test_renaming_has_its_own_seed():
   texts = ["Laos and Mali"]
   one, same, other = (
-    renaming.rename(texts, pages.titles(), random.Random(seed))
-    for seed in (1, 1, 2)
+    renaming.rename(_cut(texts), random.Random(seed)) for seed in (1, 1, 2)
   )
   assert one == same != other
 
@@ -285,7 +298,7 @@ def test_renaming_has_its_own_seed():
 def test_renaming_keeps_what_is_between_names(pieces, seed):
   text = " ".join(pieces)
   finder = names.known_names()
-  (renamed,) = renaming.rename([text], finder, random.Random(seed))
+  (renamed,) = renaming.rename([finder.cut(text)], random.Random(seed))
   kept = [text[b:c] for b, c in _gaps(text, finder)]
   pattern = "(.+?)".join(map(re.escape, kept))
   match = re.fullmatch(pattern, renamed, re.DOTALL)

@@ -47,6 +47,15 @@ class NameFinder:
           end = stop
           break
 
+  def cut(self, text: str) -> tuple[str, ...]:
+    """`text` in pieces, every other one a name: "Is ", "Laos", " big?"."""
+    pieces = []
+    end = 0
+    for start, stop, name in self.spans(text):
+      pieces += [text[end:start], name]
+      end = stop
+    return (*pieces, text[end:])
+
   def find(self, text: str) -> list[str]:
     """The distinct names in `text`, in the order they first occur."""
     return list(dict.fromkeys(name for _, _, name in self.spans(text)))

@@ -7,9 +7,9 @@ wherever it stood: in the question, in the results and in the plans.
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
-from agentflow_jax.tasks.worldfacts import names, syllables
+from agentflow_jax.tasks.worldfacts import syllables
 
 MakeName = Callable[[random.Random, str], str]
 
@@ -21,8 +21,7 @@ _MAX_TRIES = 100
 
 
 def rename(
-  texts: Sequence[str],
-  known: Sequence[str] | names.NameFinder,
+  texts: Sequence[Sequence[str]],
   rng: random.Random,
   make_name: MakeName | None = None,
   *,
@@ -30,12 +29,11 @@ def rename(
 ) -> list[str]:
   """The texts of one trace with every name replaced, the same everywhere.
 
-  Names are found as whole words, the longest first, and replaced in one pass,
-  so a made-up name is never replaced again.
+  Names are replaced in one pass, so a made-up name is never replaced again.
 
   Args:
-    texts: all texts of the trace that show names: prompts and plans.
-    known: the names to replace, or a finder of them.
+    texts: all texts of the trace that show names, prompts and plans, each as
+      `names.NameFinder.cut` cuts it.
     rng: where the new names come from.
     make_name: rng and an old name to a new one; default, `made_up_name`.
     numbers: also replaces numbers of two or more digits outside names by
@@ -47,20 +45,13 @@ def rename(
   Raises:
     ValueError: `make_name` gives no new names.
   """
-  finder = (
-    known if isinstance(known, names.NameFinder) else names.NameFinder(known)
-  )
-  trace = _Trace(rng, make_name or made_up_name, finder.find("\n".join(texts)))
+  old_names = {name for pieces in texts for name in pieces[1::2]}
+  trace = _Trace(rng, make_name or made_up_name, old_names)
   renamed = []
   for text in texts:
-    pieces = []
-    end = 0
-    for start, stop, name in finder.spans(text):
-      pieces += [text[end:start], trace.new_name(name)]
-      end = stop
-    pieces.append(text[end:])
+    pieces = list(text)
+    pieces[1::2] = map(trace.new_name, pieces[1::2])
     if numbers:
-      # Every other piece is a name; the rest is what stood between them.
       pieces[::2] = map(trace.with_new_numbers, pieces[::2])
     renamed.append("".join(pieces))
   return renamed
@@ -70,7 +61,7 @@ class _Trace:
   """What replaces what in one trace."""
 
   def __init__(
-    self, rng: random.Random, make_name: MakeName, old_names: Sequence[str]
+    self, rng: random.Random, make_name: MakeName, old_names: Set[str]
   ):
     self._rng = rng
     self._make_name = make_name

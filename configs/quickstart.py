@@ -39,9 +39,9 @@ def _sampling(config: config_lib.Config) -> None:
   """Every episode of an iteration keeps its slot; a plan is six tokens."""
   config.model.preset = "worldfacts_planner"
   config.sampler.max_prompt_tokens = 240
-  config.sampler.max_completion_tokens = 10
+  config.sampler.max_completion_tokens = 12
   config.sampler.slots = 192
-  config.sampler.decode_steps = 6
+  config.sampler.decode_steps = 8
   config.sampler.prefill_chunk_tokens = 32
   config.rollout.tasks = 24
   config.rollout.group_size = 8
@@ -70,7 +70,8 @@ def _learning(config: config_lib.Config) -> None:
 
 def _warm_start(config: config_lib.Config) -> None:
   config.warm_start.enabled = True
-  config.warm_start.copy_steps = 140
+  config.warm_start.vocab_size = 2560
+  config.warm_start.copy_steps = 80
   config.warm_start.copy_batch_tokens = 2048
   config.warm_start.copy_lr = 5e-3
   config.warm_start.traces = 1500

@@ -150,4 +150,5 @@ async def collect_traces(world: world_lib.World) -> list[traces.Trace]:
           for n, index in enumerate(indices[first : first + _AT_ONCE])
         )
       )
-  return [traces.from_trajectory(trajectory) for trajectory in found]
+  read = [traces.from_trajectory(trajectory) for trajectory in found]
+  return [trace for trace in read if trace.plans]

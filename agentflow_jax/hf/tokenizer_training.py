@@ -46,6 +46,8 @@ def train_tokenizer(
   vocab_size: int,
   directory: str | pathlib.Path,
   phrases: Sequence[str] = (),
+  words: Sequence[str] = (),
+  ending_letters: int = 0,
 ) -> tokenizer_lib.HfTokenizer:
   """Learns merges and writes the tokenizer's files to `directory`.
 
@@ -56,32 +58,39 @@ def train_tokenizer(
     directory: created if needed.
     phrases: texts that become one id each wherever they stand; the longest
       wins. They are ordinary text, not special.
+    words: texts that become one id each where they are all there is between
+      two cuts: a word with the space before it, or a part of a cut word.
+    ending_letters: capitalised words that have more letters are cut before
+      the last so many; 0 for no such cut.
 
   Raises:
     ConfigError: `vocab_size` has no room for the bytes, the special tokens and
-      the phrases.
+      the phrases and words.
   """
-  needed = MIN_VOCAB + len(phrases)
+  needed = MIN_VOCAB + len(phrases) + len(words)
   if vocab_size < needed:
     raise errors.ConfigError(
       f"vocab_size={vocab_size} is less than the {needed} ids that bytes, "
-      "special tokens and phrases take"
+      "special tokens, phrases and words take"
     )
   backend = tokenizers.Tokenizer(models.BPE())
   backend.normalizer = normalizers.NFC()
   backend.pre_tokenizer = pre_tokenizers.Sequence(
     [
-      pre_tokenizers.Split(tokenizers.Regex(_PATTERN), "isolated"),
+      pre_tokenizers.Split(
+        tokenizers.Regex(_cut_names(ending_letters) + _PATTERN), "isolated"
+      ),
       pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ]
   )
   backend.decoder = decoders.ByteLevel()
   trainer = trainers.BpeTrainer(
-    vocab_size=vocab_size - len(SPECIAL_TOKENS) - len(phrases),
+    vocab_size=vocab_size - len(SPECIAL_TOKENS) - len(phrases) - len(words),
     initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     show_progress=False,
   )
   backend.train_from_iterator(texts, trainer)
+  backend = _with_words(backend, words)
   backend.add_tokens(
     [tokenizers.AddedToken(phrase, normalized=False) for phrase in phrases]
   )
@@ -100,3 +109,27 @@ def train_tokenizer(
   )
   trained.save(directory)
   return trained
+
+
+def _cut_names(ending_letters: int) -> str:
+  """A first alternative of the pattern: the stem of a capitalised word."""
+  if not ending_letters:
+    return ""
+  ending = rf"\p{{Ll}}{{{ending_letters}}}(?!\p{{L}})"
+  return rf"[^\r\n\p{{L}}\p{{N}}]?\p{{Lu}}\p{{Ll}}*(?={ending})|"
+
+
+def _with_words(
+  backend: tokenizers.Tokenizer, words: Sequence[str]
+) -> tokenizers.Tokenizer:
+  """The tokenizer with an id for every word, found before any merge."""
+  if not words:
+    return backend
+  to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+  state = json.loads(backend.to_str())
+  vocab = state["model"]["vocab"]
+  for word in words:
+    ((token, _),) = to_bytes.pre_tokenize_str(word)
+    vocab.setdefault(token, len(vocab))
+  state["model"]["ignore_merges"] = True
+  return tokenizers.Tokenizer.from_str(json.dumps(state))

@@ -5,7 +5,13 @@ previous token, the next looks for places whose previous token is the current
 one (an induction head; Olsson et al. 2022, arXiv 2209.11895). The first half
 is what random networks take longest to find. Query and key biases, which Qwen2
 has, can express it outright: two constant vectors whose rotary product peaks
-at distance one. Layer 0 starts with such a head; the rest stays random.
+at distance one. Layer 0 starts with such a head.
+
+The second half has to write the token it looks at, whichever it is. Where the
+value and output matrices of a head multiply to the identity it does so for
+every token alike, also for those that training never shows; one head of each
+key/value group in the later layers starts like that, each with its part of the
+dimensions. Queries and keys stay random.
 
 Embeddings start at unit scale and the final norm at D^-0.5, so that tied
 logits start near unit scale too.
@@ -52,6 +58,7 @@ def copying_params(
     mlp[name] *= unit * d**-0.5
   mlp["down_FD"] *= unit * 0.5 * f**-0.5
   _set_previous_token_head(arch, attention)
+  _set_copying_values(arch, attention)
   return params
 
 
@@ -84,3 +91,17 @@ def _set_previous_token_head(arch: architecture_lib.Architecture, attention):
   )
   attention["k_DKH"] = attention["k_DKH"].at[0, :, 0].multiply(_DAMPED)
   attention["q_DNH"] = attention["q_DNH"].at[0, :, :sharing].multiply(_DAMPED)
+
+
+def _set_copying_values(arch: architecture_lib.Architecture, attention):
+  """Value and output matrices that hand on what is attended, unchanged.
+
+  With fewer value dimensions than hidden ones, what fits is handed on.
+  """
+  sharing = arch.num_heads // arch.num_kv_heads
+  eye_DD = jnp.eye(arch.hidden_size, arch.num_kv_heads * arch.head_dim)
+  eye_DKH = eye_DD.reshape(-1, arch.num_kv_heads, arch.head_dim)
+  attention["v_DKH"] = attention["v_DKH"].at[1:].set(eye_DKH)
+  attention["o_NHD"] = (
+    attention["o_NHD"].at[1:, ::sharing].set(jnp.moveaxis(eye_DKH, 0, -1))
+  )

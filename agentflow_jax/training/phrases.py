@@ -4,7 +4,7 @@ A plan of the laptop planner is a name, a sub-goal and a tool between labels.
 With words for tokens that is twenty of them, of which three are decisions; with
 labels, sub-goals and tool lines as single tokens it is six. Sampling, learning
 and the chance of a slip shrink with it. What phrases may not hold is a name:
-names have to be copied, word by word, and each of their words is one token.
+names have to be copied, part by part.
 
 Phrases begin with a line break or a space, so that they never cut a word.
 """
@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from agentflow_jax.core import messages as messages_lib
-from agentflow_jax.tasks.worldfacts import names, pages, relations
+from agentflow_jax.tasks.worldfacts import names, relations
 from agentflow_jax.training import traces as traces_lib
 
 # How often a phrase stands in the episodes at least, and how many there are.
@@ -22,8 +22,9 @@ _MIN_SHARE = 0.01
 _MIN_COUNT = 5
 _MAX_PHRASES = 256
 _BAR = " | "
+# What a chat shows at every turn.
+_ROLES = ("user", "assistant")
 _FIELD = re.compile(r"\{[a-z]+\}")
-_WORD = re.compile(r"[A-Za-z]{3,}")
 _LABEL = re.compile(r"[A-Z][A-Za-z -]{1,18}:")
 
 
@@ -46,18 +47,8 @@ def common_phrases(found: Sequence[traces_lib.Trace]) -> list[str]:
     if count >= max(_MIN_COUNT, _MIN_SHARE * len(found))
     and not finder.find(phrase)
   ]
-  phrases = [messages_lib.CONTEXT, *_of_pages(), *common]
+  phrases = [messages_lib.CONTEXT, *_ROLES, *_of_pages(), *common]
   return list(dict.fromkeys(phrases))[:_MAX_PHRASES]
-
-
-def name_words() -> list[str]:
-  """The words of all names, " Laos", but for those too short to stand out.
-
-  As ids of their own they cost one step to copy. Held-out names are among
-  them: a vocabulary is no question.
-  """
-  words = {word for name in pages.titles() for word in _WORD.findall(name)}
-  return sorted(f" {word}" for word in words)
 
 
 def _of_lines(text: str) -> Iterable[str]:

@@ -23,14 +23,12 @@ from agentflow_jax.hf import tokenizer_training
 from agentflow_jax.learner import learner as learner_lib
 from agentflow_jax.models import architecture as architecture_lib
 from agentflow_jax.models import initialisation, transformer
-from agentflow_jax.tasks.worldfacts import pages
+from agentflow_jax.tasks.worldfacts import facts, names, pages, stems
 from agentflow_jax.training import copying, imitation, phrases, traces
 
-# The pages weigh enough to give nearly every word of a name its own token:
-# copying one token is much easier than copying five in the right order.
-_PAGE_REPEATS = 20
-# Of what bytes leave of a vocabulary, for phrases and for words of names.
-_WHOLE_SHARE = 0.6
+# Of what bytes leave of a vocabulary, for phrases and for parts of names.
+_WHOLE_SHARE = 0.7
+_PAGE_REPEATS = 2
 _TOKENIZER_TRACES = 1500
 _DRILL_TOKENS = (32, 64)  # row length in the first and in the second half
 _POOL_TRACES = 64  # packed together, so that rows fill up
@@ -39,19 +37,29 @@ _POOL_TRACES = 64  # packed together, so that rows fill up
 def train_tokenizer(
   found: Sequence[traces.Trace], vocab_size: int, directory
 ) -> tokenizer_lib.HfTokenizer:
-  """A tokenizer for the pages and for what planners read and write."""
-  texts = [
-    f"Result: {title}: {text}\nContext: {title}\n"
-    for title, text in pages.real_passages()
-  ] * _PAGE_REPEATS
+  """A tokenizer for the pages and for what planners read and write.
+
+  Words of names are two tokens, a stem and an ending (stems.py); the rest is
+  learnt from texts without names.
+  """
+  finder = names.known_names()
+  texts = [f"{title}: {text}" for title, text in pages.real_passages()]
+  texts *= _PAGE_REPEATS
   for trace in found[:_TOKENIZER_TRACES]:
     # The last prompt holds all earlier ones.
     texts += [trace.prompts[-1], *trace.plans]
-  whole = [*phrases.common_phrases(found), *phrases.name_words()]
+  maker = stems.NameMaker(facts.real_entities())
+  parts = [*maker.endings, *(f" {stem}" for stem in maker.stems)]
+  whole = phrases.common_phrases(found)
   free = max(0, vocab_size - tokenizer_training.MIN_VOCAB)
-  room = int(_WHOLE_SHARE * free)
+  room = max(0, int(_WHOLE_SHARE * free) - len(whole))
   return tokenizer_training.train_tokenizer(
-    texts, vocab_size, directory, whole[:room]
+    [piece for text in texts for piece in finder.cut(text)[::2]],
+    vocab_size,
+    directory,
+    whole,
+    parts[:room],
+    stems.ENDING_LETTERS,
   )
 
 
@@ -128,7 +136,6 @@ def _imitation_batches(
   stream = traces.sample_stream(
     found,
     tokenizer,
-    traces.name_pieces(tokenizer),
     renamed_share=settings.renamed_share,
     seed=config.run.seed,
   )

@@ -136,3 +136,41 @@ def test_a_phrase_is_one_id_and_ordinary_text(tmp_path):
 def test_phrases_need_room(tmp_path):
   with pytest.raises(errors.ConfigError, match="261 ids"):
     tokenizer_training.train_tokenizer(_TEXTS, 260, tmp_path, ["a b", "c d"])
+
+
+def test_words_are_one_id_between_cuts_and_survive_the_file(tmp_path):
+  words = [" Bogo", "ta", "os"]
+  tokenizer = tokenizer_training.train_tokenizer(
+    _TEXTS, 600, tmp_path, words=words, ending_letters=2
+  )
+  assert 590 < tokenizer.vocab_size <= 600
+  decode = lambda ids: [tokenizer.decode([i]) for i in ids]
+  assert decode(tokenizer.encode(" Bogota's Bogoos")) == [
+    *(" Bogo", "ta", "'", "s"),
+    *(" Bogo", "os"),
+  ]
+  # Inside of another word it is no word.
+  assert " Bogo" not in decode(tokenizer.encode(" Bogotanova Bogo"))
+  for text in (
+    " Bogota",
+    "Bogota",
+    " BOGOTA",
+    "élan Éland's",
+    " Bog",
+    "McEwan",
+  ):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+  again = tokenizer_lib.HfTokenizer.from_directory(tmp_path)
+  auto = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(
+    str(tmp_path)
+  )
+  for text in (" Bogota's Bogoos", " Bogotanova", _TEXTS[0]):
+    assert again.encode(text) == tokenizer.encode(text)
+    assert auto.encode(text, add_special_tokens=False) == tokenizer.encode(text)
+
+
+def test_words_need_room(tmp_path):
+  with pytest.raises(errors.ConfigError, match="261 ids"):
+    tokenizer_training.train_tokenizer(
+      _TEXTS, 260, tmp_path, words=[" a", " b"]
+    )

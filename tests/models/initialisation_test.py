@@ -65,6 +65,28 @@ def test_a_head_of_the_first_layer_looks_at_the_previous_token(params):
   assert weight[0][:, :, here, here - 1].mean(axis=(0, 2)).max() < 0.3
 
 
+def test_later_layers_hand_on_what_they_attend(params):
+  attention = params["layers"]["attention"]
+  sharing = _ARCH.num_heads // _ARCH.num_kv_heads
+  handed_LDE = np.einsum(
+    "ldkh,lkhe->lde",
+    attention["v_DKH"][1:],
+    attention["o_NHD"][1:, ::sharing],
+  )
+  np.testing.assert_array_equal(
+    handed_LDE, np.broadcast_to(np.eye(_ARCH.hidden_size), handed_LDE.shape)
+  )
+
+
+def test_fewer_value_dimensions_hand_on_what_fits():
+  arch = dataclasses.replace(_ARCH, head_dim=32)
+  attention = _params(0, arch)["layers"]["attention"]
+  handed_DE = np.einsum(
+    "dkh,khe->de", attention["v_DKH"][1], attention["o_NHD"][1, ::2]
+  )
+  np.testing.assert_array_equal(handed_DE, np.diag([1] * 64 + [0] * 64))
+
+
 def test_logits_start_near_unit_scale(params):
   _, hidden_BTD = _forward(params)
   logits = np.asarray(

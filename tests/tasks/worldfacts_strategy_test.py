@@ -1,6 +1,7 @@
 """The random strategy's choices, and the renaming of its traces."""
 
 import collections
+import functools
 import random
 import re
 
@@ -17,6 +18,7 @@ from agentflow_jax.tasks.worldfacts import (
   random_strategy,
   relations,
   renaming,
+  stems,
 )
 from agentflow_jax.tools import base_generator, python_coder, wikipedia_search
 
@@ -229,6 +231,14 @@ def test_a_name_without_a_word_is_refused():
     names.NameFinder(["Laos", "-"])
 
 
+_maker = functools.lru_cache(lambda: stems.NameMaker(pages.titles()))
+
+
+def _make(rng, old):
+  """As many words as the old name has."""
+  return " ".join(_maker().word(rng) for _ in old.split())
+
+
 def _cut(texts):
   return [names.known_names().cut(text) for text in texts]
 
@@ -239,7 +249,7 @@ def test_renaming_is_consistent_over_all_texts(rng):
     "West Virginia: joined 1863. Turn 12 of 15",
     "Context: Virginia",
   ]
-  first, second, third = renaming.rename(_cut(texts), rng)
+  first, second, third = renaming.rename(_cut(texts), rng, _make)
   match = re.fullmatch(r"Compare (.+), (.+) and (.+)\.", first)
   assert match
   virginia, west, book = match.groups()
@@ -255,7 +265,7 @@ def test_renaming_numbers(rng):
     "Turn 10: Python | none\nResult: 1863 and 7 of 1863, 50\nTurn 12 of 15",
     "Fahrenheit 451 in 1863",
   ]
-  first, second = renaming.rename(_cut(texts), rng, numbers=True)
+  first, second = renaming.rename(_cut(texts), rng, _make, numbers=True)
   match = re.fullmatch(
     r"Turn 10: Python \| none\nResult: (\d{4}) and 7 of \1, (\d\d)\n"
     r"Turn 12 of 15",
@@ -279,7 +289,8 @@ def test_made_up_names_are_not_renamed_again(rng):
 def test_renaming_has_its_own_seed():
   texts = ["Laos and Mali"]
   one, same, other = (
-    renaming.rename(_cut(texts), random.Random(seed)) for seed in (1, 1, 2)
+    renaming.rename(_cut(texts), random.Random(seed), _make)
+    for seed in (1, 1, 2)
   )
   assert one == same != other
 
@@ -298,7 +309,7 @@ def test_renaming_has_its_own_seed():
 def test_renaming_keeps_what_is_between_names(pieces, seed):
   text = " ".join(pieces)
   finder = names.known_names()
-  (renamed,) = renaming.rename([finder.cut(text)], random.Random(seed))
+  (renamed,) = renaming.rename([finder.cut(text)], random.Random(seed), _make)
   kept = [text[b:c] for b, c in _gaps(text, finder)]
   pattern = "(.+?)".join(map(re.escape, kept))
   match = re.fullmatch(pattern, renamed, re.DOTALL)

@@ -22,7 +22,8 @@ def test_phrases_hold_no_name_and_cut_no_word(small_world):
   assert len(found) == len(set(found)) > 30
   finder = names.known_names()
   assert not [phrase for phrase in found if finder.find(phrase)]
-  assert all(phrase[0] in "\n " for phrase in found[1:])
+  assert all(phrase[0] in "\n " for phrase in found[3:])
+  assert found[1:3] == ["user", "assistant"]
   assert "\nTool Name: Wikipedia_Search_Tool" in found
   assert " Its currency is the" in found
 

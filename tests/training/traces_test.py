@@ -18,7 +18,6 @@ def _stream(small_world, *, renamed_share, seed=0, count=None):
   stream = traces.sample_stream(
     small_world.traces,
     tokenizer,
-    traces.name_pieces(tokenizer),
     renamed_share=renamed_share,
     seed=seed,
   )
@@ -92,7 +91,6 @@ def test_no_held_out_name_is_left_or_made_up(small_world, renamed):
   stream = traces.sample_stream(
     spoilt,
     tokenizer,
-    traces.name_pieces(tokenizer),
     renamed_share=1.0,
     seed=0,
   )
@@ -164,24 +162,6 @@ def test_a_seed_gives_the_same_samples_again(small_world):
   )
   assert first == same
   assert first != other
-
-
-def test_name_pieces_are_of_the_vocabulary_and_spare_held_out_words(
-  small_world,
-):
-  pieces = traces.name_pieces(small_world.tokenizer)
-  vocabulary = {
-    small_world.tokenizer.decode([i]).strip()
-    for i in range(small_world.tokenizer.vocab_size)
-  }
-  held_out = {
-    word
-    for entity in split.members(split.HELD_OUT)
-    for word in entity.name.split()
-  }
-  assert len(pieces.free) > 100
-  assert set(pieces.free) <= vocabulary
-  assert not set(pieces.free) & held_out
 
 
 def test_a_trace_shows_all_earlier_turns(small_world):

@@ -12,11 +12,9 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 
-from agentflow_jax.tasks.worldfacts import relations, schema, syllables
+from agentflow_jax.tasks.worldfacts import relations, schema, stems
 
-_SEED = "worldfacts/invented/2"
-_MIN_LETTERS = 4
-_SHARED_WORDS = 100  # of names of two words
+_SEED = "worldfacts/invented/4"
 _WORD = re.compile(r"[A-Za-z]+")
 
 Values = Mapping[str, tuple[str, ...]]
@@ -51,10 +49,11 @@ def invent(real: Mapping[str, schema.Entity]) -> Iterator[schema.Entity]:
 
 
 class _Names:
-  """Makes names that nobody has; no name is a word of another."""
+  """Makes names that nobody has; no new word is in another name or value."""
 
   def __init__(self, real: Mapping[str, schema.Entity], rng: random.Random):
     self._rng = rng
+    self._maker = stems.NameMaker(real)
     # Words of values count too: none may turn into a name.
     self._taken = {
       word.lower()
@@ -62,28 +61,15 @@ class _Names:
       for text in (entity.name, *itertools.chain(*entity.values.values()))
       for word in _WORD.findall(text)
     }
-    self._shared = [self._word() for _ in range(_SHARED_WORDS)]
 
   def make(self, old: str) -> str:
-    """One word for one; for more two, joined as in `old`: "Drou of Vaix"."""
-    _, *others = old.split()
-    if not others:
-      return self._word()
-    joint = [word for word in others[:-1] if word.islower()][:1]
+    """One that looks like `old`."""
     while True:
-      one, other = self._rng.sample(self._shared, 2)
-      # A search knows no order: "Vaix Drou" would be the same name.
-      pair = " ".join(sorted((one, other)))
-      if pair not in self._taken:
-        self._taken.add(pair)
-        return " ".join([one, *joint, other])
-
-  def _word(self) -> str:
-    while True:
-      word = syllables.word(self._rng)
-      if len(word) >= _MIN_LETTERS and word.lower() not in self._taken:
-        self._taken.add(word.lower())
-        return word
+      name = self._maker.name(self._rng, old)
+      new = {word.lower() for word in set(name.split()).difference(old.split())}
+      if not new & self._taken:
+        self._taken |= new
+        return name
 
 
 def _pools(

@@ -9,8 +9,6 @@ import random
 import re
 from collections.abc import Callable, Sequence, Set
 
-from agentflow_jax.tasks.worldfacts import syllables
-
 MakeName = Callable[[random.Random, str], str]
 
 _NUMBER = re.compile(r"\b[0-9]{2,}\b")
@@ -23,7 +21,7 @@ _MAX_TRIES = 100
 def rename(
   texts: Sequence[Sequence[str]],
   rng: random.Random,
-  make_name: MakeName | None = None,
+  make_name: MakeName,
   *,
   numbers: bool = False,
 ) -> list[str]:
@@ -35,7 +33,7 @@ def rename(
     texts: all texts of the trace that show names, prompts and plans, each as
       `names.NameFinder.cut` cuts it.
     rng: where the new names come from.
-    make_name: rng and an old name to a new one; default, `made_up_name`.
+    make_name: rng and an old name to a new one.
     numbers: also replaces numbers of two or more digits outside names by
       others of the same length.
 
@@ -46,7 +44,7 @@ def rename(
     ValueError: `make_name` gives no new names.
   """
   old_names = {name for pieces in texts for name in pieces[1::2]}
-  trace = _Trace(rng, make_name or made_up_name, old_names)
+  trace = _Trace(rng, make_name, old_names)
   renamed = []
   for text in texts:
     pieces = list(text)
@@ -99,8 +97,3 @@ class _Trace:
       rest = (str(self._rng.randint(0, 9)) for _ in old[1:])
       self._numbers[old] = first + "".join(rest)
     return self._numbers[old]
-
-
-def made_up_name(rng: random.Random, old: str) -> str:
-  """As many capitalised words of one to three syllables as `old` has."""
-  return " ".join(syllables.word(rng) for _ in old.split())

@@ -27,12 +27,15 @@ from agentflow_jax.tasks.worldfacts import (
 
 # Searching has many sub-goals, each unlikely; below temperature 1 they lose to
 # the one sub-goal of the generalist, so searching weighs more to begin with.
-_STRATEGY = random_strategy.StrategySettings(search_weight=0.9)
+_STRATEGY = random_strategy.StrategySettings(search_weight=1.1)
 # Of plans that break off. Nobody imitates them, but a planner has to know what
 # its prompt looks like after one, or its first slip is the end of its episode.
 _BROKEN_SHARE = 0.08
-# Of made-up names that get a word more than the old one.
-_LONGER_SHARE = 0.25
+# Of made-up names that go on with a word more than the old one, and how often
+# a small one comes before it ("Life of Pi"): the end of a name is hard to tell.
+_LONGER_SHARE = 0.3
+_JOINT_SHARE = 0.5
+_JOINTS = ("of", "of the", "the", "and", "to", "du", "in")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +94,7 @@ def sample_stream(
   """
   rng = random.Random(seed)
   maker = stems.NameMaker(facts.real_entities())
-
-  def make_name(rng: random.Random, old: str) -> str:
-    name = maker.name(rng, old)
-    longer = rng.random() < _LONGER_SHARE
-    return f"{name} {maker.word(rng)}" if longer else name
-
+  make_name = functools.partial(_make_name, maker)
   cut = functools.lru_cache(maxsize=None)(names.known_names().cut)
   order = list(range(len(traces)))
   while True:
@@ -114,6 +112,15 @@ def sample_stream(
         _sample(tokenizer, texts[t], texts[turns + t], index, t)
         for t in range(turns)
       ]
+
+
+def _make_name(maker: stems.NameMaker, rng: random.Random, old: str) -> str:
+  words = [maker.name(rng, old)]
+  if rng.random() < _LONGER_SHARE:
+    if rng.random() < _JOINT_SHARE:
+      words.append(rng.choice(_JOINTS))
+    words.append(maker.word(rng))
+  return " ".join(words)
 
 
 def _sample(

@@ -173,3 +173,13 @@ def test_a_trace_shows_all_earlier_turns(small_world):
     assert "Turn 2:" in trace.prompts[-1]
     assert "characters cut" not in trace.prompts[-1]
     assert "left out" not in trace.prompts[-1]
+
+
+def test_unreadable_plans_are_shown_and_not_imitated(small_world):
+  """A planner learns what to write after a slip, not to slip."""
+  prompts = [p for trace in small_world.traces for p in trace.prompts]
+  plans = [p for trace in small_world.traces for p in trace.plans]
+  assert any(": unreadable plan\n" in prompt for prompt in prompts)
+  for plan in plans:
+    labels = [line.partition(":")[0] for line in plan.split("\n")]
+    assert labels == ["Context", "Sub-Goal", "Tool Name"]

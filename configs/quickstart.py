@@ -63,9 +63,9 @@ def _learning(config: config_lib.Config) -> None:
   config.learner.row_tokens = 256
   config.learner.micro_batch_rows = 4
   config.learner.loss_chunk_tokens = 4096
-  config.training.iterations = 40
-  config.training.evaluate_every = 20
-  config.training.checkpoint_every = 20
+  config.training.iterations = 44
+  config.training.evaluate_every = 22
+  config.training.checkpoint_every = 22
 
 
 def _warm_start(config: config_lib.Config) -> None:
@@ -74,8 +74,8 @@ def _warm_start(config: config_lib.Config) -> None:
   config.warm_start.copy_steps = 80
   config.warm_start.copy_batch_tokens = 2048
   config.warm_start.copy_lr = 5e-3
-  config.warm_start.traces = 1500
+  config.warm_start.traces = 5000
   config.warm_start.renamed_share = 0.9
-  config.warm_start.imitation_steps = 520
+  config.warm_start.imitation_steps = 560
   config.warm_start.imitation_rows = 16
   config.warm_start.imitation_lr = 2e-3

@@ -3,6 +3,7 @@
 Example:
   python launch/benchmark.py --suite=rollout
   python launch/benchmark.py --suite=rollout --peers=hf,tunix
+  python launch/benchmark.py --suite=agent
 
 Peers need `pip install 'agentflow_jax[bench]'`; the suites run without them.
 All systems run in turn on equal work and in the same environment, which
@@ -31,6 +32,12 @@ _ROUNDS = flags.DEFINE_integer(
   "rounds", 5, "Passes of every system that count.", lower_bound=1
 )
 
+_PASSAGES = flags.DEFINE_string(
+  "passages",
+  "",
+  "Of --suite=agent: what the retrieval server serves, a file "
+  "or folder for launch/build_index.py; empty for the pages of worldfacts.",
+)
 _COMPILE_CACHE = flags.DEFINE_string(
   "compile_cache_dir", "runs/compile_cache", "Keeps compiled programs."
 )
@@ -40,7 +47,10 @@ def main(argv: list[str]) -> None:
   del argv
   compile_cache.enable(_COMPILE_CACHE.value)
   options = suites.Options(
-    models=_MODELS.value, peers=_PEERS.value, rounds=_ROUNDS.value
+    models=_MODELS.value,
+    peers=_PEERS.value,
+    rounds=_ROUNDS.value,
+    passages=_PASSAGES.value,
   )
   found = suites.SUITES[_SUITE.value](options)
   print(report.compact(measuring.environment()))

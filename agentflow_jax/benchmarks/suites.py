@@ -13,6 +13,9 @@ class Options:
   models: Sequence[str]
   peers: Sequence[str]
   rounds: int
+  passages: str = (
+    ""  # what a search is measured on; empty: the pages of worldfacts
+  )
 
 
 def _rollout(options: Options) -> report.Report:
@@ -24,10 +27,9 @@ def _rollout(options: Options) -> report.Report:
 
 
 def _agent(options: Options) -> report.Report:
-  from agentflow_jax.benchmarks import agent_suite
+  from agentflow_jax.benchmarks import agent_suite, retriever_load
 
-  del options  # no model takes part
-  figures = agent_suite.run()
+  figures = agent_suite.run() | retriever_load.run(options.passages)
   rows = [{"figure": name, "value": str(v)} for name, v in figures.items()]
   return report.Report(
     suite="agent",

@@ -26,16 +26,16 @@ from agentflow_jax.tasks.worldfacts import (
 )
 
 # Searching has many sub-goals, each unlikely; below temperature 1 they lose to
-# the one sub-goal of the generalist, so searching weighs more to begin with.
+# the one sub-goal of the generalist, so searching weighs a little more.
 _STRATEGY = random_strategy.StrategySettings(search_weight=1.1)
 # Of plans that break off. Nobody imitates them, but a planner has to know what
 # its prompt looks like after one, or its first slip is the end of its episode.
 _BROKEN_SHARE = 0.08
 # Of made-up names that go on with a word more than the old one, and how often
 # a small one comes before it ("Life of Pi"): the end of a name is hard to tell.
-_LONGER_SHARE = 0.3
-_JOINT_SHARE = 0.5
-_JOINTS = ("of", "of the", "the", "and", "to", "du", "in")
+_LONGER_SHARE = 0.25
+_JOINT_SHARE = 0.2
+_JOINTS = ("of", "of the", "the")  # none that goes on in a question
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

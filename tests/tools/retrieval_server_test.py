@@ -1,22 +1,18 @@
 """The `/retrieve` server: answers, refusals, and 256 clients at once."""
 
 import asyncio
-import gzip
 import json
 import os
 import pathlib
 import socket
 import subprocess
 import sys
-import time
 
-import numpy as np
 import pytest
 
 from agentflow_jax.tools import bm25_index, retrieval_server
 
 _ROOT = pathlib.Path(__file__).parents[2]
-_CORPUS = _ROOT.parent / "shared/data/wiki_passages/corpus.jsonl.gz"
 PASSAGES = [
   bm25_index.Passage(id="1", title="Laos", text="The kip is used in Laos."),
   bm25_index.Passage(id="2", title="Peru", text="The sol is used in Peru."),
@@ -161,80 +157,3 @@ def test_it_does_not_open_up_by_accident(tmp_path):
     assert process.returncode == 2
     assert message in complaint
     assert len(complaint.strip().splitlines()) == 1
-
-
-async def _client(port, queries, latencies, pause_s, first_s):
-  """Asks one query after the other on one connection."""
-  await asyncio.sleep(first_s)
-  reader, writer = await asyncio.open_connection("127.0.0.1", port)
-  for query in queries:
-    body = json.dumps({"queries": [query], "topk": 3, "return_scores": True})
-    started_s = time.perf_counter()
-    writer.write(_post(body.encode(), "t", "keep-alive"))
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().partition(b"content-length:")[2].split()[0])
-    answer = await reader.readexactly(length)
-    latencies.append(time.perf_counter() - started_s)
-    assert head.startswith(b"HTTP/1.1 200") and b'"result"' in answer
-    await asyncio.sleep(pause_s)
-  writer.close()
-
-
-async def _load(port, queries, pause_s, clients=256, each=10):
-  latencies = []
-  await asyncio.gather(
-    *(
-      _client(
-        port,
-        queries[n * each : (n + 1) * each],
-        latencies,
-        pause_s,
-        pause_s * n / clients,  # they are not in step
-      )
-      for n in range(clients)
-    )
-  )
-  return np.array(latencies) * 1000
-
-
-@pytest.mark.slow
-def test_256_clients_on_wikipedia(tmp_path):
-  """Each client waits a second between its queries, as an agent does.
-
-  Without waiting, 256 clients measure how long 256 queries take, which is
-  printed too: it is throughput, and the machine's.
-  """
-  pytest.importorskip("httptools")
-  if not _CORPUS.exists():
-    pytest.skip("no ../shared/data/wiki_passages beside the repository")
-  with gzip.open(_CORPUS, "rt", encoding="utf-8") as lines:
-    rows = [json.loads(line) for line in lines]
-  bm25_index.build(
-    (
-      bm25_index.Passage(id=r["id"], title=r["title"], text=r["text"])
-      for r in rows
-    ),
-    tmp_path / "index",
-  )
-  # No query comes twice, so the cache does not help.
-  queries = [
-    f"{row['title']} {' '.join(row['text'].split()[5:10])}"
-    for row in rows[:: len(rows) // 2600]
-  ]
-  process = _launch(f"--index={tmp_path / 'index'}", token="t")
-  try:
-    line = process.stdout.readline()
-    assert line.startswith("serving 55734 passages")
-    port = int(line.rpartition(":")[2])
-    asyncio.run(_load(port, queries[-300:], 0.0, each=1))  # warm
-    paced = asyncio.run(_load(port, queries, 1.0))
-    rushed = asyncio.run(_load(port, queries[::-1], 0.0))
-  finally:
-    process.terminate()
-    process.communicate(timeout=30)
-  assert process.returncode == 0
-  for name, found in (("paced", paced), ("rushed", rushed)):
-    p50, p99 = np.percentile(found, [50, 99])
-    print(f"{name}: {len(found)} queries, p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-  assert len(paced) == len(rushed) == 2560
-  assert np.percentile(paced, 99) <= 50

@@ -44,11 +44,11 @@ ONE_FACT = "one_fact"
 # one_fact are steps on the way to compute, and hold no held-out entity either.
 COUNTS: Mapping[str, Mapping[str, int]] = {
   split.TRAIN: {
-    ONE_HOP: 800,
-    TWO_HOP: 800,
-    COMPUTE: 1000,
+    ONE_HOP: 1200,
+    TWO_HOP: 1600,
+    COMPUTE: 2400,
     ARITHMETIC: 200,
-    ONE_FACT: 400,
+    ONE_FACT: 600,
   },
   split.HELD_OUT: {ONE_HOP: 100, TWO_HOP: 100, COMPUTE: 100},
 }

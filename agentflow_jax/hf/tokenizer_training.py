@@ -73,17 +73,7 @@ def train_tokenizer(
       f"vocab_size={vocab_size} is less than the {needed} ids that bytes, "
       "special tokens, phrases and words take"
     )
-  backend = tokenizers.Tokenizer(models.BPE())
-  backend.normalizer = normalizers.NFC()
-  backend.pre_tokenizer = pre_tokenizers.Sequence(
-    [
-      pre_tokenizers.Split(
-        tokenizers.Regex(_cut_names(ending_letters) + _PATTERN), "isolated"
-      ),
-      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ]
-  )
-  backend.decoder = decoders.ByteLevel()
+  backend = _empty_backend(ending_letters)
   trainer = trainers.BpeTrainer(
     vocab_size=vocab_size - len(SPECIAL_TOKENS) - len(phrases) - len(words),
     initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -109,6 +99,22 @@ def train_tokenizer(
   )
   trained.save(directory)
   return trained
+
+
+def _empty_backend(ending_letters: int) -> tokenizers.Tokenizer:
+  """Byte-level BPE without merges."""
+  backend = tokenizers.Tokenizer(models.BPE())
+  backend.normalizer = normalizers.NFC()
+  backend.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(
+        tokenizers.Regex(_cut_names(ending_letters) + _PATTERN), "isolated"
+      ),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  )
+  backend.decoder = decoders.ByteLevel()
+  return backend
 
 
 def _cut_names(ending_letters: int) -> str:

@@ -10,7 +10,7 @@ class TrainingConfig:
   iterations: int = 100
   # Updates that the weights of a rollout may be behind. 0: rollout and update
   # take turns. 1: the next rollout runs beside the update, on the weights from
-  # before it.
+  # before it, which costs a second copy of what is trained.
   max_staleness: int = 0
   evaluate_every: int = 0  # iterations; 0 = only before and after
   evaluate_first: bool = True

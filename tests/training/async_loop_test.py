@@ -79,8 +79,10 @@ def _recorded(run, iteration):
 
 
 async def _until(event: threading.Event) -> None:
-  """Without blocking the event loop, which has other things to do."""
-  assert await asyncio.to_thread(event.wait, _LIMIT_S), "never happened"
+  """Without blocking the event loop, or a thread that an update needs."""
+  async with asyncio.timeout(_LIMIT_S):
+    while not event.is_set():
+      await asyncio.sleep(0.01)
 
 
 def test_a_rollout_is_one_version_behind_the_update_it_trains(whole):
@@ -120,6 +122,26 @@ def test_evaluations_are_of_the_newest_weights(whole):
   assert result.steps == 4
   # Counters are read once per rollout and evaluation, so none mixes.
   assert run.sampler.resets == 4 + 3
+
+
+def test_an_evaluation_waits_for_the_rollout_in_flight(tmp_path, learner):
+  """Else its weights would come into the middle of that rollout."""
+  watched = WatchedLearner(learner)
+  run = _run(tmp_path, watched, training__iterations=3)
+  updated, ended = threading.Event(), []
+  watched.after_update = lambda iteration: iteration == 2 and updated.set()
+
+  async def in_episode(iteration):
+    if iteration == 3:
+      await _until(updated)
+      while 2 not in [u["iteration"] for u in run.progress.updates]:
+        await asyncio.sleep(0.01)  # until iteration 2 is complete
+      ended.append(len(evaluations_of(run)))
+
+  run.in_episode = in_episode
+  run.go()
+  assert ended == [1] * 6  # only the one before training was there
+  assert evaluations_of(run) == [(0, "before"), (2, "during"), (3, "after")]
 
 
 def test_the_synchronous_mode_is_the_default_and_has_no_older_weights(

@@ -131,9 +131,12 @@ class FakeSampler:
     self.versions = []
     self.checksums = {}  # of the weights of each version
     self.resets = 0
+    self.open = 0  # episodes under way
     self._checksum = checksum(params)
 
   def update_params(self, params, policy_version: int) -> None:
+    if self.open:  # as the real one does
+      raise RuntimeError(f"{self.open} episodes are under way")
     self.params = params
     self._checksum = checksum(params)
     self.version = policy_version
@@ -215,7 +218,11 @@ class Run:
       self.asked.append((iteration, task.id, member))
       ids = self.sampler.sample("train", task.id, member, iteration)
       version = self.sampler.version
-      await self.in_episode(iteration)
+      self.sampler.open += 1
+      try:
+        await self.in_episode(iteration)
+      finally:
+        self.sampler.open -= 1
       return make_trajectory(task, member, ids=ids, version=version)
 
     async def run_evaluation(task, member):

@@ -208,9 +208,15 @@ class Run:
 
   def go(self) -> run_parts.Result | None:
     try:
-      return asyncio.run(self.trainer.run())
+      return asyncio.run(self._attempt())
     finally:
       self.run_dir.close()
+
+  async def _attempt(self) -> run_parts.Result | None:
+    try:
+      return await self.trainer.run()
+    finally:  # whoever built the parts closes them now
+      assert not self.sampler.open, "episodes outlive the run"
 
   def _parts(self) -> run_parts.Parts:
     async def run_one(task, member, iteration):

@@ -23,9 +23,9 @@ from agentflow_jax.core import config_validation
 from agentflow_jax.training import (
   cli,
   compile_cache,
-  loop,
   progress,
   run_dir,
+  run_parts,
   stop_signal,
 )
 
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
       print(summary(name.upper(), result, opened.path))
 
 
-def summary(name: str, result: loop.Result, path: pathlib.Path) -> str:
+def summary(name: str, result: run_parts.Result, path: pathlib.Path) -> str:
   """The last line of stdout: what a complete run reached."""
   parts = {"held_out_after": f"{result.after:.2f}"}
   if result.before is not None:

@@ -30,6 +30,7 @@ from agentflow_jax.training import (
   model_loading,
   progress,
   rollouts,
+  run_parts,
   stop_signal,
 )
 from agentflow_jax.training import run_dir as run_dir_lib
@@ -43,7 +44,7 @@ async def train(
   run_dir: run_dir_lib.RunDir,
   shown: progress.Progress,
   stop: stop_signal.StopSignal,
-) -> loop.Result | None:
+) -> run_parts.Result | None:
   """Runs or resumes a training run.
 
   Returns:
@@ -88,7 +89,7 @@ def _parts(
   built: samplers_lib.BuiltAgents,
   shown: progress.Progress,
   stop: stop_signal.StopSignal,
-) -> loop.Parts:
+) -> run_parts.Parts:
   config = world.config
   reward_fn = judging.build_reward(built.engines, world.scorers)
 
@@ -99,7 +100,7 @@ def _parts(
       task, member, stream=_EVALUATION_STREAM, evaluation=True
     )
 
-  return loop.Parts(
+  return run_parts.Parts(
     config=config,
     run_dir=run_dir,
     learner=learner_lib.Learner(

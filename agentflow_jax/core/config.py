@@ -7,7 +7,7 @@ Names carry units (`_s` seconds, `_mb` mebibytes, `_tokens`).
 
 import dataclasses
 
-from agentflow_jax.core import learner_presets, lora_config
+from agentflow_jax.core import learner_presets, lora_config, training_config
 
 
 def _section(cls):
@@ -311,24 +311,6 @@ class WarmStartConfig:
 
 
 @dataclasses.dataclass
-class TrainingConfig:
-  """The outer loop. One iteration = rollout, then optimizer steps."""
-
-  iterations: int = 100
-  evaluate_every: int = 0  # iterations; 0 = only before and after
-  evaluate_first: bool = True
-  checkpoint_every: int = 10
-  keep_last: int = 2
-  # Also keep the best checkpoint by held-out accuracy.
-  keep_best: bool = True
-  tensorboard: bool = True
-  wandb_project: str = ""  # "" = off
-  # Export the best (else last) weights to RUN_DIR/hf when done.
-  export_hf: bool = True
-  write_report: bool = True
-
-
-@dataclasses.dataclass
 class Config:
   """Everything a run depends on.
 
@@ -347,4 +329,6 @@ class Config:
   rollout: RolloutConfig = _section(RolloutConfig)
   learner: LearnerConfig = _section(LearnerConfig)
   warm_start: WarmStartConfig = _section(WarmStartConfig)
-  training: TrainingConfig = _section(TrainingConfig)
+  training: training_config.TrainingConfig = _section(
+    training_config.TrainingConfig
+  )

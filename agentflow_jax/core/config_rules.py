@@ -282,6 +282,32 @@ RULES: tuple[config_rule.Rule, ...] = (
     training=True,
   ),
   config_rule.Rule(
+    fields=("training.max_staleness", "mesh.tensor"),
+    broken=lambda c: c.training.max_staleness > 0 and c.mesh.tensor != 1,
+    why=(
+      "sampler and learner would run collectives on the same devices at the "
+      "same time, which can deadlock; use data and fsdp"
+    ),
+    training=True,
+  ),
+  config_rule.Rule(
+    fields=(
+      "training.max_staleness",
+      "learner.recompute_behavior",
+      "learner.importance_cap",
+    ),
+    broken=lambda c: (
+      c.training.max_staleness > 0
+      and c.learner.recompute_behavior
+      and c.learner.importance_cap == 0
+    ),
+    why=(
+      "a ratio to recomputed logprobs does not see that the sampler was "
+      "behind; set an importance_cap"
+    ),
+    training=True,
+  ),
+  config_rule.Rule(
     fields=("warm_start.enabled", "model.checkpoint"),
     broken=lambda c: c.warm_start.enabled and bool(c.model.checkpoint),
     why="the warm start begins from random weights, not from a checkpoint",

@@ -161,6 +161,7 @@ RANGES: Mapping[str, Range] = types.MappingProxyType(
     "warm_start.imitation_lr": _POSITIVE,
     "warm_start.renamed_share": Range(0, 1),
     "training.iterations": _AT_LEAST_0,
+    "training.max_staleness": Range(0, 1),
     "training.evaluate_every": _AT_LEAST_0,
     "training.checkpoint_every": _AT_LEAST_1,
     "training.keep_last": _AT_LEAST_1,

@@ -6,99 +6,51 @@ Evaluations come before, between and after. A checkpoint holds everything the
 next iteration depends on, so a run that was killed anywhere and started again
 ends with the bits of one that was not.
 
+With `training.max_staleness` the rollout of iteration n+1 runs beside update n,
+which is in a thread, on a copy of the weights from before that update:
+
+  update n     on version n-1, gives version n
+  rollout n+1  on version n-1, trained in update n+1: one version behind
+
+An evaluation waits for both. A checkpoint also holds the older weights, because
+a rollout in flight is dropped at a stop or a kill and done again on them; so
+where checkpoints and stops fall never changes a token.
+
 It is given its parts built (assembly.py) and holds no knowledge of engines,
 tools or datasets.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import jax
 from absl import logging
 
-from agentflow_jax.batching import device_batch, samples
-from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import protocols
-from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.evaluation import scores
-from agentflow_jax.learner import learner as learner_lib
 from agentflow_jax.learner import train_state
 from agentflow_jax.rollout import group_rollout, recorder
 from agentflow_jax.training import (
   checkpointing,
   metrics_writer,
-  progress,
+  policy_update,
+  rollout_ahead,
   rollouts,
-  stop_signal,
+  run_parts,
+  weight_sync,
 )
-from agentflow_jax.training import run_dir as run_dir_lib
 
-# (task, member) -> the unscored trajectory of an evaluation episode.
-RunEvaluation = Callable[
-  [task_lib.Task, int], Awaitable[trajectory_lib.Trajectory]
-]
-
-
-class PolicySampler(Protocol):
-  """The part of the sampler that training needs."""
-
-  def update_params(self, params: Any, policy_version: int) -> None: ...
-
-  def metrics(self, *, reset: bool = False) -> dict[str, float]: ...
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Parts:
-  """Everything a run is made of, built by assembly.py."""
-
-  config: config_lib.Config
-  run_dir: run_dir_lib.RunDir
-  learner: learner_lib.Learner
-  mesh: jax.sharding.Mesh
-  start_params: Any  # of the policy
-  reference_params: Any  # of the frozen start model, the base of adapters
-  sampler: PolicySampler
-  rollouts: rollouts.RolloutRunner
-  run_evaluation: RunEvaluation
-  evaluation_tasks: Sequence[task_lib.Task]
-  reward_fn: protocols.RewardFn
-  progress: progress.Progress
-  stop: stop_signal.StopSignal
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Position:
-  """Where a run is, besides its arrays; in every checkpoint."""
-
-  iteration: int = 0  # iterations done
-  task_position: int = 0
-  policy_version: int = 0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
-  """What a complete run reached on the held-out questions.
-
-  `before` is the accuracy of the start model (None if it was not evaluated),
-  `after` and `families` those of the final weights.
-  """
-
-  before: float | None
-  after: float
-  families: dict[str, float]
-  questions: int
-  steps: int
-  seconds: float
+# Beside the train state in a checkpoint of an asynchronous run.
+_OLDER = "rollout_params"
 
 
 class Trainer:
   """Runs or resumes one training run."""
 
-  def __init__(self, parts: Parts, started_s: float | None = None):
+  def __init__(self, parts: run_parts.Parts, started_s: float | None = None):
     """
     Args:
       parts: of the run; its run directory is open.
@@ -116,10 +68,16 @@ class Trainer:
     self._earlier_s = 0.0  # of attempts before this one
     self._phase_s: dict[str, float] = {}
     self._state = parts.learner.init_state(parts.start_params)
-    self._position = Position()
+    self._position = run_parts.Position()
+    self._rollouts = rollout_ahead.RolloutAhead(
+      parts.rollouts, lambda: parts.sampler.metrics(reset=True)
+    )
+    # What is trained of the weights that the next iteration's rollout uses,
+    # where those are older than the learner's: its share of a checkpoint.
+    self._older: Any = None
     self._accuracy: float | None = None  # of the weights as they are now
 
-  async def run(self) -> Result | None:
+  async def run(self) -> run_parts.Result | None:
     """Trains to the end, or to the next stop signal.
 
     Returns:
@@ -142,6 +100,7 @@ class Trainer:
         complete = await self._iterate()
       finally:
         parts.progress.stop()
+        await self._rollouts.cancel()
     return self._result() if complete else None
 
   @property
@@ -180,75 +139,91 @@ class Trainer:
 
   async def _iteration(self) -> None:
     """One rollout and the optimizer steps it gives."""
-    parts = self._parts
-    iteration = self._position.iteration + 1
+    parts, position = self._parts, self._position
+    iteration = position.iteration + 1
     with self._phase("rollout"):
-      rollout = await parts.rollouts.run(
-        iteration, self._position.task_position
-      )
-    sampling = parts.sampler.metrics(reset=True)
-    with self._phase("learn"):
-      learning = self._learn(rollout.groups)
-    version = self._position.policy_version + 1
-    with self._phase("sync"):
-      parts.sampler.update_params(self._policy_params(), version)
+      done = await self._rollouts.take(iteration, position.task_position)
+    rollout = done.rollout
+    if self._asynchronous:
+      learning = await self._update_beside_rollout(rollout)
+    else:
+      learning = self._update_alone(rollout)
     with self._phase("record"):
       if iteration % parts.config.rollout.record_every == 0:
         path = recorder.iteration_path(parts.run_dir.path, iteration)
         recorder.record_all(path, iteration, rollout.trajectories)
-    self._position = Position(
+    self._position = run_parts.Position(
       iteration=iteration,
       task_position=rollout.position,
-      policy_version=version,
+      policy_version=position.policy_version + 1,
     )
     self._accuracy = None
     metrics = (
       rollouts.rollout_metrics(rollout)
       | learning
-      | {f"sampler/{name}": value for name, value in sampling.items()}
+      | {f"sampler/{name}": value for name, value in done.sampling.items()}
       | {f"phase_s/{name}": value for name, value in self._phase_s.items()}
     )
     metrics["time_s"] = self._seconds()
-    metrics["tokens_per_s"] = (
-      metrics["planner_tokens"] / self._phase_s["rollout"]
-    )
+    metrics["tokens_per_s"] = metrics["planner_tokens"] / done.seconds
     self._phase_s = {}  # what follows counts for the next line
     self._writer.write(iteration=iteration, step=self.steps, metrics=metrics)
     parts.progress.update({"iteration": iteration} | metrics)
 
+  def _update_alone(self, rollout: rollouts.Rollout) -> dict[str, float]:
+    """The update of this iteration, then its weights to the sampler."""
+    with self._phase("learn"):
+      learning = self._learn(rollout.groups)
+    with self._phase("sync"):
+      self._publish(self._state.params, self._position.policy_version + 1)
+    return learning
+
+  async def _update_beside_rollout(
+    self, rollout: rollouts.Rollout
+  ) -> dict[str, float]:
+    """The update of this iteration, while the next one's rollout runs."""
+    position = self._position
+    with self._phase("sync"):
+      # Nothing is being sampled. The update donates the learner's own.
+      self._older = weight_sync.snapshot(self._state.params)
+      self._publish(self._older, position.policy_version)
+    ahead = position.iteration + 2
+    if ahead <= self._parts.config.training.iterations:
+      self._rollouts.start(ahead, rollout.position)
+    started_s = time.monotonic()
+    with self._phase("learn"):
+      learning = await asyncio.to_thread(self._learn, rollout.groups)
+    update_s = time.monotonic() - started_s
+    overlap_s = min(self._rollouts.ran_s(), update_s)
+    return learning | {
+      "overlap_s": overlap_s,
+      "overlap_share": overlap_s / update_s,
+    }
+
   def _learn(
     self, groups: Sequence[trajectory_lib.TrajectoryGroup]
   ) -> dict[str, float]:
-    """Optimizer steps over the groups; the mean of the steps' metrics."""
-    parts, config = self._parts, self._parts.config
-    sample_set = samples.build_samples(
+    """Optimizer steps over the groups; their metrics."""
+    parts = self._parts
+    self._state, metrics = policy_update.update_policy(
+      self._state,
       groups,
-      config.learner,
-      max_turns=config.agent.max_turns,
-      max_completion_tokens=config.sampler.max_completion_tokens,
+      policy_version=self._position.policy_version,
+      learner=parts.learner,
+      reference_params=parts.reference_params,
+      mesh=parts.mesh,
+      config=parts.config,
     )
-    packed = [
-      device_batch.make_micro_batches(mini_batch, config.learner, parts.mesh)
-      for mini_batch in sample_set.mini_batches
-    ]
-    batches = [p.batches for p in packed]
-    if config.learner.recompute_behavior:  # before the first step moves it
-      batches = [
-        parts.learner.recompute(self._policy_params(), b) for b in batches
-      ]
-    steps: list[dict[str, float]] = []
-    for _ in range(config.learner.epochs):
-      for micro_batches, cost in zip(batches, packed, strict=True):
-        self._state, metrics = parts.learner.update(
-          self._state, micro_batches, parts.reference_params
-        )
-        if micro_batches:
-          steps.append(cost.metrics | metrics)
-    return sample_set.metrics | _mean_of(steps)
+    return metrics
 
   async def _evaluate(self, when: str) -> None:
     """Scores the evaluation questions with the weights as they are."""
     parts, config = self._parts, self._parts.config
+    if self._asynchronous:  # the sampler is at the older weights
+      with self._phase("rollout"):
+        await self._rollouts.settle()
+      with self._phase("sync"):
+        self._publish(self._state.params, self._position.policy_version)
     with self._phase("evaluate"):
       groups = await group_rollout.run_groups(
         parts.evaluation_tasks,
@@ -274,14 +249,14 @@ class Trainer:
     logging.info("evaluation %s: %s", when, shown)
     parts.progress.update({"iteration": iteration} | shown)
 
-  def _result(self) -> Result:
+  def _result(self) -> run_parts.Result:
     """Read back from the files, which also hold what earlier attempts did."""
     found = {
       line["when"]: line
       for line in metrics_writer.read_evaluations(self._parts.run_dir.path)
     }
     after = found["after"]
-    return Result(
+    return run_parts.Result(
       before=found["before"]["accuracy"] if "before" in found else None,
       after=after["accuracy"],
       families=after["families"],
@@ -302,7 +277,7 @@ class Trainer:
     with self._phase("checkpoint"):
       self._checkpointer.save(
         iteration,
-        self._state.as_dict(),
+        self._saved_arrays(),
         dataclasses.asdict(self._position) | {"seconds": self._seconds()},
         metrics=metrics,
         wait=wait,
@@ -312,19 +287,36 @@ class Trainer:
     """Goes back to the latest checkpoint, if there is one."""
     if self._checkpointer.latest_step() is None:
       return
-    state, extra = self._checkpointer.restore(self._state.as_dict())
+    state, extra = self._checkpointer.restore(self._saved_arrays())
+    self._older = state.pop(_OLDER, None)
     self._state = train_state.TrainState(**state)
     self._earlier_s = extra.pop("seconds")
-    self._position = Position(**extra)
+    self._position = run_parts.Position(**extra)
     logging.info("resuming after iteration %d", self._position.iteration)
-    self._parts.sampler.update_params(
-      self._policy_params(), self._position.policy_version
-    )
+    version = self._position.policy_version
+    if self._asynchronous:
+      self._publish(self._older, max(0, version - 1))
+    else:
+      self._publish(self._state.params, version)
 
-  def _policy_params(self) -> Any:
-    """Shared with the state: valid until the next optimizer step."""
+  def _saved_arrays(self) -> dict[str, Any]:
+    """What a checkpoint holds, as it is now."""
+    arrays = self._state.as_dict()
+    if self._asynchronous:
+      older = self._state.params if self._older is None else self._older
+      arrays[_OLDER] = older
+    return arrays
+
+  @property
+  def _asynchronous(self) -> bool:
+    return self._parts.config.training.max_staleness > 0
+
+  def _publish(self, trained: Any, version: int) -> None:
+    """Gives the sampler weights, which share the buffers of `trained`."""
     parts = self._parts
-    return parts.learner.policy_params(self._state, parts.reference_params)
+    state = dataclasses.replace(self._state, params=trained)
+    params = parts.learner.policy_params(state, parts.reference_params)
+    parts.sampler.update_params(params, version)
 
   @contextlib.contextmanager
   def _phase(self, name: str) -> Iterator[None]:
@@ -335,11 +327,3 @@ class Trainer:
     finally:
       elapsed_s = time.monotonic() - started_s
       self._phase_s[name] = self._phase_s.get(name, 0.0) + elapsed_s
-
-
-def _mean_of(steps: Sequence[dict[str, float]]) -> dict[str, float]:
-  if not steps:
-    return {}
-  return {
-    name: sum(step[name] for step in steps) / len(steps) for name in steps[0]
-  }

@@ -5,12 +5,14 @@ are used; elsewhere the arrays move between the meshes on device. In a pod each
 process ends up with its own copy on its local mesh.
 
 The result may share buffers with `params`, so it lives only until the learner
-donates them in its next update: sync again before the next rollout.
+donates them in its next update: sync again before the next rollout, or take a
+`snapshot` if the sampler goes on during the update.
 """
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 Params = Any  # a pytree of jax.Array
@@ -38,6 +40,11 @@ def reshard(params: Params, target_shardings: Any) -> Params:
     for leaf, target in zip(leaves, targets, strict=True)
   ]
   return jax.tree.unflatten(structure, moved)
+
+
+def snapshot(params: Params) -> Params:
+  """A copy that shares no buffer, placed alike: donating `params` spares it."""
+  return jax.tree.map(jnp.copy, params)
 
 
 def _is_there(leaf: jax.Array, target: Sharding) -> bool:

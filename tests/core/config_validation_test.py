@@ -165,6 +165,18 @@ _BROKEN = [
     ("learner.warmup_steps", "training.iterations"),
   ),
   (
+    {"training.max_staleness": 1, "mesh.tensor": 2},
+    ("training.max_staleness=1", "mesh.tensor=2"),
+  ),
+  (
+    {"training.max_staleness": 1, "learner.recompute_behavior": True},
+    (
+      "training.max_staleness=1",
+      "learner.recompute_behavior=True",
+      "learner.importance_cap=0.0",
+    ),
+  ),
+  (
     {"warm_start.enabled": True, "model.checkpoint": "a"},
     ("warm_start.enabled", "model.checkpoint"),
   ),

@@ -21,7 +21,14 @@ from agentflow_jax.learner import learner as learner_lib
 from agentflow_jax.models import lora, sharding
 from agentflow_jax.tasks import order
 from agentflow_jax.testing import tiny_model
-from agentflow_jax.training import loop, rollouts
+from agentflow_jax.training import (
+  array_store,
+  checkpointing,
+  loop,
+  metrics_writer,
+  rollouts,
+  run_parts,
+)
 from agentflow_jax.training import run_dir as run_dir_lib
 
 ARCH = tiny_model.tiny_architecture()
@@ -122,21 +129,33 @@ class FakeSampler:
     self.params = params
     self.version = 0
     self.versions = []
+    self.checksums = {}  # of the weights of each version
     self.resets = 0
-    self._checksum = _checksum(params)
+    self.open = 0  # episodes under way
+    self._checksum = checksum(params)
 
   def update_params(self, params, policy_version: int) -> None:
+    if self.open:  # as the real one does
+      raise RuntimeError(f"{self.open} episodes are under way")
     self.params = params
-    self._checksum = _checksum(params)
+    self._checksum = checksum(params)
     self.version = policy_version
     self.versions.append(policy_version)
+    # A version is one set of weights, however often it is handed over.
+    known = self.checksums.setdefault(policy_version, self._checksum)
+    assert known == self._checksum, policy_version
 
   def metrics(self, *, reset: bool = False) -> dict[str, float]:
     self.resets += reset
     return {"requests": 6.0}
 
   def sample(self, *context) -> tuple[int, ...]:
-    seed = zlib.crc32(repr((self._checksum, context)).encode())
+    return self.sample_at(self._checksum, *context)
+
+  @staticmethod
+  def sample_at(weights: int, *context) -> tuple[int, ...]:
+    """What weights of this checksum say."""
+    seed = zlib.crc32(repr((weights, context)).encode())
     rng = np.random.default_rng(seed)
     return tuple(rng.integers(0, ARCH.vocab_size, _PLANNER_TOKENS).tolist())
 
@@ -182,24 +201,35 @@ class Run:
     self.stop = FakeStop()
     self.asked: list[tuple[int, str, int]] = []
     self.before_episode = lambda iteration: None
+    self.in_episode = _nothing  # awaited after its tokens are sampled
     self._learner = learner or make_learner()
     self._reward = reward or (lambda trajectory: trajectory_reward(trajectory))
     self.trainer = loop.Trainer(self._parts())
 
-  def go(self) -> loop.Result | None:
+  def go(self) -> run_parts.Result | None:
     try:
-      return asyncio.run(self.trainer.run())
+      return asyncio.run(self._attempt())
     finally:
       self.run_dir.close()
 
-  def _parts(self) -> loop.Parts:
+  async def _attempt(self) -> run_parts.Result | None:
+    try:
+      return await self.trainer.run()
+    finally:  # whoever built the parts closes them now
+      assert not self.sampler.open, "episodes outlive the run"
+
+  def _parts(self) -> run_parts.Parts:
     async def run_one(task, member, iteration):
       self.before_episode(iteration)
       self.asked.append((iteration, task.id, member))
       ids = self.sampler.sample("train", task.id, member, iteration)
-      return make_trajectory(
-        task, member, ids=ids, version=self.sampler.version
-      )
+      version = self.sampler.version
+      self.sampler.open += 1
+      try:
+        await self.in_episode(iteration)
+      finally:
+        self.sampler.open -= 1
+      return make_trajectory(task, member, ids=ids, version=version)
 
     async def run_evaluation(task, member):
       ids = self.sampler.sample("evaluation", task.id, member)
@@ -210,7 +240,7 @@ class Run:
     async def reward_fn(trajectory):
       return self._reward(trajectory)
 
-    return loop.Parts(
+    return run_parts.Parts(
       config=self.config,
       run_dir=self.run_dir,
       learner=self._learner,
@@ -235,11 +265,54 @@ class Run:
     )
 
 
+async def _nothing(iteration: int) -> None:
+  del iteration
+
+
 def make_learner() -> learner_lib.Learner:
   """Holds no parameters, so that one (and its programs) serves every run."""
   return learner_lib.Learner(
     ARCH, make_config().learner, temperature=0.7, mesh=_mesh(), total_steps=4
   )
+
+
+def checkpoints_of(run) -> checkpointing.Checkpointer:
+  return checkpointing.Checkpointer(
+    run.run_dir.checkpoints, keep_last=9, keep_best=True
+  )
+
+
+def arrays_of(run, step: int) -> dict[str, np.ndarray]:
+  """Everything in a checkpoint."""
+  path = run.run_dir.checkpoints / f"step_{step:08d}"
+  info = array_store.read_info(path)
+  assert info is not None
+  targets = {
+    name: np.empty(array["shape"], array["dtype"])
+    for name, array in info["arrays"].items()
+  }
+  return array_store.restore(path, targets)
+
+
+def bits_of(run, step: int) -> dict[str, bytes]:
+  arrays = arrays_of(run, step)
+  return {name: array.tobytes() for name, array in arrays.items()}
+
+
+def lines_of(run) -> list[dict]:
+  """Metrics without what depends on the clock."""
+  timed = ("phase_s/", "time_s", "tokens_per_s", "overlap_")
+  return [
+    {n: value for n, value in line.items() if not n.startswith(timed)}
+    for line in metrics_writer.read_metrics(run.run_dir.path)
+  ]
+
+
+def evaluations_of(run) -> list[tuple[int, str]]:
+  return [
+    (line["iteration"], line["when"])
+    for line in metrics_writer.read_evaluations(run.run_dir.path)
+  ]
 
 
 def trajectory_reward(trajectory) -> float:
@@ -248,7 +321,7 @@ def trajectory_reward(trajectory) -> float:
   return 1.0 if sum(ids) % 3 == 0 else sum(ids) / 1000
 
 
-def _checksum(params) -> int:
+def checksum(params) -> int:
   value = 0
   for leaf in jax.tree.leaves(params):
     value = zlib.crc32(np.asarray(leaf).tobytes(), value)

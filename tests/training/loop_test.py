@@ -5,15 +5,15 @@ import pytest
 from loop_parts import (
   EVALUATION_TASKS,
   Run,
+  bits_of,
+  checkpoints_of,
+  evaluations_of,
+  lines_of,
   make_learner,
 )
 
 from agentflow_jax.rollout import recorder
-from agentflow_jax.training import (
-  array_store,
-  checkpointing,
-  metrics_writer,
-)
+from agentflow_jax.training import metrics_writer
 
 
 @pytest.fixture(scope="module")
@@ -28,43 +28,6 @@ def whole(tmp_path_factory, learner):
     tmp_path_factory.mktemp("run") / "a", learner, training__evaluate_every=2
   )
   return run, run.go()
-
-
-def _checkpoints(run) -> checkpointing.Checkpointer:
-  return checkpointing.Checkpointer(
-    run.run_dir.checkpoints, keep_last=9, keep_best=True
-  )
-
-
-def _bits(run, step: int) -> dict[str, bytes]:
-  path = run.run_dir.checkpoints / f"step_{step:08d}"
-  info = array_store.read_info(path)
-  assert info is not None
-  targets = {
-    name: np.empty(array["shape"], array["dtype"])
-    for name, array in info["arrays"].items()
-  }
-  restored = array_store.restore(path, targets)
-  return {name: array.tobytes() for name, array in restored.items()}
-
-
-def _lines(run) -> list[dict]:
-  """Metrics without what depends on the clock."""
-  return [
-    {
-      name: value
-      for name, value in line.items()
-      if not name.startswith(("phase_s/", "time_s", "tokens_per_s"))
-    }
-    for line in metrics_writer.read_metrics(run.run_dir.path)
-  ]
-
-
-def _evaluations(run) -> list[tuple[int, str]]:
-  return [
-    (line["iteration"], line["when"])
-    for line in metrics_writer.read_evaluations(run.run_dir.path)
-  ]
 
 
 def test_every_iteration_has_a_line_of_metrics(whole):
@@ -100,7 +63,7 @@ def test_time_between_iterations_is_counted_in_the_next_line(whole):
 
 def test_evaluations_come_before_during_and_after(whole):
   run, result = whole
-  assert _evaluations(run) == [(0, "before"), (2, "during"), (4, "after")]
+  assert evaluations_of(run) == [(0, "before"), (2, "during"), (4, "after")]
   lines = metrics_writer.read_evaluations(run.run_dir.path)
   assert {line["questions"] for line in lines} == {len(EVALUATION_TASKS)}
   for when in ("before", "during", "after"):
@@ -143,7 +106,7 @@ def test_checkpoints_come_as_often_as_asked_and_at_the_end(tmp_path, learner):
     tmp_path, learner, training__iterations=5, training__evaluate_every=4
   )
   run.go()
-  saved = _checkpoints(run)
+  saved = checkpoints_of(run)
   assert saved.all_steps() == [2, 4, 5]
   extra = saved.read(4)["extra"]
   assert extra.pop("seconds") > 0
@@ -190,9 +153,9 @@ def test_a_resumed_run_ends_with_the_bits_of_a_whole_one(
   assert second.progress.started == (4, iterations)
   assert second.sampler.versions == list(range(iterations, 5))
   assert first.asked + second.asked == oracle.asked
-  assert _bits(second, 4) == _bits(oracle, 4)
-  assert _lines(second) == _lines(oracle)
-  assert _evaluations(second)[0] == (0, "before")
+  assert bits_of(second, 4) == bits_of(oracle, 4)
+  assert lines_of(second) == lines_of(oracle)
+  assert evaluations_of(second)[0] == (0, "before")
   assert "before" not in [u.get("when") for u in second.progress.updates]
   assert (result.before, result.after, result.families, result.steps) == (
     expected.before,
@@ -216,12 +179,12 @@ def test_what_lies_beyond_the_checkpoint_is_done_again(
   with pytest.raises(KeyboardInterrupt):
     run.go()
   assert run.progress.stopped == 1
-  assert len(_lines(run)) == 3
-  assert _checkpoints(run).all_steps() == [2]
+  assert len(lines_of(run)) == 3
+  assert checkpoints_of(run).all_steps() == [2]
   second = Run(tmp_path, learner, training__evaluate_every=2)
   second.go()
-  assert _bits(second, 4) == _bits(whole[0], 4)
-  assert _lines(second) == _lines(whole[0])
+  assert bits_of(second, 4) == bits_of(whole[0], 4)
+  assert lines_of(second) == lines_of(whole[0])
 
 
 def test_wall_time_adds_up_over_attempts(tmp_path, learner):
@@ -249,12 +212,12 @@ def test_a_stop_signal_saves_what_is_done(tmp_path, learner, whole, last):
 
   run.before_episode = stop
   assert run.go() is None
-  assert _checkpoints(run).all_steps() == [last]
+  assert checkpoints_of(run).all_steps() == [last]
   assert run.progress.stopped == 1
   second = Run(tmp_path, learner, training__evaluate_every=2)
   assert second.go() is not None
-  assert _bits(second, 4) == _bits(whole[0], 4)
-  assert _lines(second) == _lines(whole[0])
+  assert bits_of(second, 4) == bits_of(whole[0], 4)
+  assert lines_of(second) == lines_of(whole[0])
 
 
 def test_a_stop_signal_in_the_last_iteration_changes_nothing(tmp_path, learner):
@@ -265,7 +228,7 @@ def test_a_stop_signal_in_the_last_iteration_changes_nothing(tmp_path, learner):
 
   run.before_episode = stop
   assert run.go() is not None
-  assert _checkpoints(run).all_steps() == [1]
+  assert checkpoints_of(run).all_steps() == [1]
 
 
 def test_a_complete_run_started_again_only_reads_its_result(tmp_path, learner):
@@ -291,7 +254,7 @@ def test_a_stopped_run_may_end_where_it_is(tmp_path, learner):
   assert run.go() is None
   result = Run(tmp_path, learner, training__iterations=2).go()
   assert result.steps == 2
-  assert _evaluations(run) == [(0, "before"), (2, "after")]
+  assert evaluations_of(run) == [(0, "before"), (2, "after")]
 
 
 def test_no_iterations_evaluate_and_save_the_start_model(tmp_path, learner):
@@ -299,7 +262,7 @@ def test_no_iterations_evaluate_and_save_the_start_model(tmp_path, learner):
   result = run.go()
   assert result.before == result.after
   assert result.steps == 0
-  assert _checkpoints(run).all_steps() == [0]
+  assert checkpoints_of(run).all_steps() == [0]
 
 
 def test_the_first_evaluation_can_be_left_out(tmp_path, learner):
@@ -310,7 +273,7 @@ def test_the_first_evaluation_can_be_left_out(tmp_path, learner):
     training__iterations=1,
   )
   assert run.go().before is None
-  assert _evaluations(run) == [(1, "after")]
+  assert evaluations_of(run) == [(1, "after")]
 
 
 def test_nothing_to_compare_takes_no_step(tmp_path, learner):
@@ -319,13 +282,13 @@ def test_nothing_to_compare_takes_no_step(tmp_path, learner):
   )
   result = run.go()
   assert result.steps == 0
-  lines = _lines(run)
+  lines = lines_of(run)
   assert [line["skipped_groups"] for line in lines] == [2, 2]
   assert [line["samples"] for line in lines] == [0, 0]
   assert "loss" not in lines[0]
   start = Run(tmp_path / "b", learner, training__iterations=0)
   start.go()
-  first, last = _bits(start, 0), _bits(run, 2)
+  first, last = bits_of(start, 0), bits_of(run, 2)
   assert {n: b for n, b in last.items() if n.startswith("params/")} == {
     n: b for n, b in first.items() if n.startswith("params/")
   }
@@ -340,7 +303,7 @@ def test_epochs_and_mini_batches_are_optimizer_steps(tmp_path, learner):
     training__iterations=1,
   )
   assert run.go().steps == 4  # 2 epochs of 2 groups of 3
-  (line,) = _lines(run)
+  (line,) = lines_of(run)
   assert line["step"] == 4
   assert line["tokens"] == 9  # the mean of the steps', not their sum
 
@@ -357,7 +320,7 @@ def test_recomputed_logprobs_are_those_before_the_first_step(tmp_path, learner):
       training__iterations=1,
     )
     run.go()
-    (line,) = _lines(run)
+    (line,) = lines_of(run)
     drift[epochs], ratio[epochs] = line["drift_mean"], line["ratio_mean"]
   assert drift[1] > 0
   np.testing.assert_allclose(drift[2], drift[1], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""reshard: the same buffers where possible, the same values everywhere."""
+"""reshard shares buffers where it can, snapshot never does; equal values."""
 
 import jax
 import jax.numpy as jnp
@@ -102,3 +102,19 @@ def test_other_structures_are_refused():
   sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   with pytest.raises(ValueError, match="target_shardings"):
     weight_sync.reshard(_params(), {"w": sharding})
+
+
+def test_a_snapshot_outlives_a_donation():
+  mesh = _mesh((2, 4))
+  shardings = {
+    "w": NamedSharding(mesh, P("a", "b")),
+    "deep": {"b": NamedSharding(mesh, P())},
+  }
+  params = jax.device_put(_params(), shardings)
+  result = weight_sync.snapshot(params)
+  assert not set(_pointers(result)) & set(_pointers(params))
+  jax.block_until_ready(
+    jax.jit(lambda p: jax.tree.map(jnp.negative, p), donate_argnums=0)(params)
+  )
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
+  _check(result, shardings)

@@ -6,7 +6,7 @@
 A turn is a piece that calls a tool, or one that could not be read; the piece
 with the answer is the final call. Every prompt is the whole text so far, token
 for token: what the policy wrote keeps its sampled ids, and what is put in is
-tokenised once (engines/continuing.py). So every token is computed once, and
+tokenised once (core/continuing.py). So every token is computed once, and
 only what the policy wrote is trained.
 
 | why it ends | StopReason | is there an answer? |
@@ -33,8 +33,8 @@ from agentflow_jax.agent import quoting, tool_calls
 from agentflow_jax.agent import settings as settings_lib
 from agentflow_jax.agent import tags as tags_lib
 from agentflow_jax.agent import turn as turn_lib
+from agentflow_jax.core import continuing, errors
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import errors
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import tool as tool_lib
@@ -174,7 +174,7 @@ class Run:
         self._tags.written(completion.text, _cut_off(call)),
         completion.token_ids,
       ),
-      messages_lib.Message(messages_lib.OBSERVATION, told),
+      messages_lib.Message(continuing.OBSERVATION, told),
     )
 
   async def _act(self, action: tags_lib.Action, turn: turn_lib.OpenTurn) -> str:

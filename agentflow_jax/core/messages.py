@@ -2,7 +2,6 @@
 
 import dataclasses
 import enum
-from collections.abc import Sequence
 
 
 class ModuleRole(enum.StrEnum):
@@ -23,34 +22,20 @@ class ModuleRole(enum.StrEnum):
 # Who chooses the step of a turn, and so is asked first in it.
 DECIDING = (ModuleRole.PLANNER, ModuleRole.POLICY)
 
-# The role of text that is put into an answer before the answer goes on.
-OBSERVATION = "observation"
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Message:
   """One chat message.
 
-  Messages of "assistant" and "observation" at the end of a list are an answer
-  that is to be continued. `token_ids` of the former are the ids as sampled,
-  which count instead of `content`; () where the text is all there is.
+  `token_ids` are those of a begun answer as they were sampled, which count
+  instead of `content` (core/continuing.py); () where text is all there is.
 
   Example: `Message("user", "Question: What is the capital of Laos?")`.
   """
 
-  role: str  # "system" | "user" | "assistant" | OBSERVATION
+  role: str  # "system" | "user" | "assistant" | "observation"
   content: str
   token_ids: tuple[int, ...] = ()
-
-
-def continued(
-  messages: Sequence[Message],
-) -> tuple[Sequence[Message], Sequence[Message]]:
-  """The chat, and the begun answer at its end (nearly always empty)."""
-  end = len(messages)
-  while end and messages[end - 1].role in ("assistant", OBSERVATION):
-    end -= 1
-  return messages[:end], messages[end:]
 
 
 # Headings that open a section of a prompt. Prompts are written with them and

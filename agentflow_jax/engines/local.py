@@ -11,10 +11,9 @@ roles may share one.
 
 from collections.abc import Sequence
 
+from agentflow_jax.core import continuing, errors, protocols
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import errors, protocols
 from agentflow_jax.core import messages as messages_lib
-from agentflow_jax.engines import continuing
 from agentflow_jax.sampler import request as request_lib
 from agentflow_jax.sampler import sampler as sampler_lib
 

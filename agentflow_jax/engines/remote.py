@@ -21,8 +21,8 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agentflow_jax.core import continuing, errors, providers, redaction
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import errors, providers, redaction
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.engines import http_answers, structured
 
@@ -259,7 +259,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
 
 def _api_role(message: messages_lib.Message) -> str:
   """APIs know three roles: what is put into an answer comes from the user."""
-  if message.role == messages_lib.OBSERVATION:
+  if message.role == continuing.OBSERVATION:
     return "user"
   return message.role
 

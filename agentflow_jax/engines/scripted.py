@@ -8,10 +8,9 @@ ids, so it can not be trained.
 
 from collections.abc import Callable, Mapping, Sequence
 
+from agentflow_jax.core import continuing, errors
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import errors
 from agentflow_jax.core import messages as messages_lib
-from agentflow_jax.engines import continuing
 
 # The last user message and the call's place in the run, to an answer.
 Rule = Callable[[str, engine_lib.CallContext], str]

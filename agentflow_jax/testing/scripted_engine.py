@@ -7,10 +7,9 @@ id, all consistent with a tokenizer.
 
 from collections.abc import Callable, Sequence
 
+from agentflow_jax.core import continuing, errors, protocols
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import errors, protocols
 from agentflow_jax.core import messages as messages_lib
-from agentflow_jax.engines import continuing
 
 # A value float32 holds exactly.
 LOGPROB = -0.5

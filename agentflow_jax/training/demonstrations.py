@@ -21,12 +21,11 @@ import numpy as np
 from agentflow_jax.agent import tags
 from agentflow_jax.batching import device_batch
 from agentflow_jax.core import config as config_lib
+from agentflow_jax.core import continuing, errors
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import errors
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import training_sample as training_sample_lib
 from agentflow_jax.core import trajectory as trajectory_lib
-from agentflow_jax.engines import continuing
 from agentflow_jax.hf import tokenizer as hf_tokenizer
 from agentflow_jax.rollout import recorder
 from agentflow_jax.training import imitation

@@ -1,4 +1,4 @@
-"""Prompts that go on with a begun answer: messages -> ids, or -> one text.
+"""Prompts that go on with a begun answer: messages to ids, or to one text.
 
 An answer that grows by pieces (agent/monolithic.py) is kept token for token:
 the chat is rendered once, sampled pieces keep their ids, and what is put in
@@ -12,6 +12,22 @@ from collections.abc import Sequence
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import protocols
 
+# The role of text that is put into an answer before the answer goes on.
+OBSERVATION = "observation"
+
+
+def begun_answer(
+  messages: Sequence[messages_lib.Message],
+) -> tuple[Sequence[messages_lib.Message], Sequence[messages_lib.Message]]:
+  """The chat, and the begun answer at its end (empty in most prompts).
+
+  The latter is all messages of "assistant" and "observation" at the end.
+  """
+  end = len(messages)
+  while end and messages[end - 1].role in ("assistant", OBSERVATION):
+    end -= 1
+  return messages[:end], messages[end:]
+
 
 def prompt_ids(
   tokenizer: protocols.Tokenizer, messages: Sequence[messages_lib.Message]
@@ -20,7 +36,7 @@ def prompt_ids(
 
   Raises: what the tokenizer's `render_chat` does.
   """
-  chat, begun = messages_lib.continued(messages)
+  chat, begun = begun_answer(messages)
   ids = tokenizer.render_chat(chat)
   for piece in begun:
     ids.extend(piece.token_ids or tokenizer.encode(piece.content))
@@ -29,7 +45,7 @@ def prompt_ids(
 
 def last_text(messages: Sequence[messages_lib.Message]) -> str | None:
   """The last user message and the answer begun behind it; None without one."""
-  chat, begun = messages_lib.continued(messages)
+  chat, begun = begun_answer(messages)
   asked = [message.content for message in chat if message.role == "user"]
   if not asked:
     return None

@@ -67,6 +67,8 @@ _FLAGS = {
   "learner.trained_roles": "policy",
   "learner.mini_batch_trajectories": 0,
   "learner.epochs": 1,
+  "learner.schedule": "constant",
+  "learner.warmup_steps": 0,
   "learner.row_tokens": 512,
   "warm_start.enabled": "false",
   "training.iterations": 2,

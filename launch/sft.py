@@ -7,11 +7,12 @@ Example:
     --rollouts=good.jsonl --config=configs/flow_grpo_qwen2_5_7b.py \
     --config.model.lora.rank=16
 
-Every planner turn of a trajectory with enough reward is imitated. The result
-is a run directory: export_hf.py, solve.py and evaluate.py take it as
---checkpoint, train.py as --config.model.checkpoint. The agent's settings are
-those of the run the checkpoint (else the first of the rollouts) lies in, or of
---config. Ctrl-C or SIGTERM saves and exits 0; the same command resumes.
+What the roles of learner.trained_roles wrote (so: every planner turn) in
+trajectories with enough reward is imitated. The result is a run directory:
+export_hf.py, solve.py and evaluate.py take it as --checkpoint, train.py as
+--config.model.checkpoint. The agent's settings are those of the run the
+checkpoint (else the first of the rollouts) lies in, or of --config. Ctrl-C or
+SIGTERM saves and exits 0; the same command resumes.
 """
 
 import pathlib

@@ -98,14 +98,15 @@ def _json_calls(text: str) -> list[Arguments | trajectory_lib.ParseFailure]:
     if not items or not all(isinstance(item, dict) for item in items):
       continue
     if all("arguments" in item for item in items):
-      return [_json_call(item["arguments"]) for item in items]
+      return [read_arguments(item["arguments"]) for item in items]
     command = items[0].get("command")
     if len(items) == 1 and isinstance(command, str):
       return _python_calls(command.replace("\r\n", "\n"))
   return []
 
 
-def _json_call(arguments: Any) -> Arguments | trajectory_lib.ParseFailure:
+def read_arguments(arguments: Any) -> Arguments | trajectory_lib.ParseFailure:
+  """Checks a JSON value that should be the arguments of a call."""
   if not isinstance(arguments, dict):
     return trajectory_lib.ParseFailure(reason="arguments is not an object")
   try:

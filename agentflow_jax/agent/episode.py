@@ -1,5 +1,7 @@
 """run_episode: one question, from the first plan to the answer.
 
+With four modules; agent/monolithic.py has the agent of one.
+
   [query analysis] -> turn: plan -> command -> tool calls -> verdict -> memory
                       ... until a StopReason -> base / final / direct -> answer
 
@@ -26,7 +28,7 @@ from absl import logging
 
 from agentflow_jax.agent import generator as generator_lib
 from agentflow_jax.agent import memory as memory_lib
-from agentflow_jax.agent import parsing, quoting
+from agentflow_jax.agent import monolithic, parsing, quoting
 from agentflow_jax.agent import settings as settings_lib
 from agentflow_jax.agent import turn as turn_lib
 from agentflow_jax.core import engine as engine_lib
@@ -49,7 +51,7 @@ _COUNTED_TEXTS = 256
 
 async def run_episode(
   task: task_lib.Task,
-  modules: settings_lib.AgentModules,
+  modules: settings_lib.AgentModules | settings_lib.MonolithicModules,
   toolbox: Mapping[str, tool_lib.Tool],
   settings: settings_lib.EpisodeSettings,
   context: engine_lib.CallContext,
@@ -59,7 +61,7 @@ async def run_episode(
 
   Args:
     task: only its id and question are used; nobody sees the answers.
-    modules: the four modules.
+    modules: the four modules, or the one of agent/monolithic.py.
     toolbox: the tools; their own `spec.name` is what the planner calls them.
     settings: limits and outputs.
     context: seed, stream, step, member, and the caller's deadline; role, task
@@ -70,7 +72,10 @@ async def run_episode(
     CancelledError: the caller cancelled; nothing keeps running.
     Any other exception that is not an infrastructure failure: a bug.
   """
-  run = _Run(task, modules, toolbox, settings, context, on_turn)
+  if isinstance(modules, settings_lib.MonolithicModules):
+    run = monolithic.Run(task, modules, toolbox, settings, context, on_turn)
+  else:
+    run = _Run(task, modules, toolbox, settings, context, on_turn)
   try:
     stop_reason = await run.solve()
   except errors.InfrastructureError as error:

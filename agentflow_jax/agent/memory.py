@@ -97,7 +97,7 @@ class Memory:
           quoting.one_line(decision.sub_goal, _MAX_FIELD_CHARS),
         )
       )
-      shown = tuple(_result_text(result) for result in results)
+      shown = tuple(result_text(result) for result in results)
     entry = Entry(
       headline=f"Turn {index + 1}: {headline}",
       commands=tuple(
@@ -200,7 +200,8 @@ def _verdict_line(verdict: trajectory_lib.Verdict, style: str) -> str:
   return f"{messages_lib.VERDICT} {word}"
 
 
-def _result_text(result: tool_lib.ToolResult) -> str:
+def result_text(result: tool_lib.ToolResult) -> str:
+  """A result as prompts show it, errors by their kind; not neutralised."""
   if result.error is not None:
     return f"error ({result.error}): {result.output}"
   return result.output or "(empty)"

@@ -1,4 +1,4 @@
-"""Every prompt of the agent, as pure functions of named arguments.
+"""Every prompt of the four modules, as pure functions of named arguments.
 
 What is shared comes first, so that a prefix is computed once for many calls:
 instructions and tools (equal for all questions), the question, its analysis,

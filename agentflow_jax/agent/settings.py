@@ -7,6 +7,7 @@ from agentflow_jax.agent import executor as executor_lib
 from agentflow_jax.agent import generator as generator_lib
 from agentflow_jax.agent import memory as memory_lib
 from agentflow_jax.agent import planner as planner_lib
+from agentflow_jax.agent import policy as policy_lib
 from agentflow_jax.agent import verifier as verifier_lib
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import errors
@@ -25,6 +26,15 @@ class AgentModules:
   verifier: verifier_lib.Verifier
   generator: generator_lib.Generator
   # For the memory budget: at most one token per UTF-8 byte.
+  count_tokens: memory_lib.CountTokens
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MonolithicModules:
+  """The one module of a monolithic agent, and its way to count tokens."""
+
+  policy: policy_lib.Policy
+  # For results: at most one token per UTF-8 byte.
   count_tokens: memory_lib.CountTokens
 
 

@@ -99,8 +99,13 @@ async def run_command(
   for number, arguments in enumerate(parsed[:max_calls]):
     if number != context.call:
       context = dataclasses.replace(context, call=number)
-    call, result = await _checked_call(arguments, tool, limits, context)
-    result = _cut_to_tokens(result, limits.max_output_tokens, count_tokens)
+    call, result = await run_arguments(
+      arguments,
+      tool,
+      limits=limits,
+      count_tokens=count_tokens,
+      context=context,
+    )
     outcome = CommandOutcome(
       calls=(*outcome.calls, call), results=(*outcome.results, result)
     )
@@ -114,6 +119,19 @@ async def run_command(
     tool_lib.ToolErrorKind.LIMIT,
   )
   return dataclasses.replace(outcome, results=(*outcome.results, result))
+
+
+async def run_arguments(
+  arguments: commands.Arguments | trajectory_lib.ParseFailure,
+  tool: tool_lib.Tool,
+  *,
+  limits: ToolLimits,
+  count_tokens: CountTokens,
+  context: engine_lib.CallContext,
+) -> tuple[tool_lib.ToolCall, tool_lib.ToolResult]:
+  """One call: arguments checked, run as in `run_call`, cut to its tokens."""
+  call, result = await _checked_call(arguments, tool, limits, context)
+  return call, _cut_to_tokens(result, limits.max_output_tokens, count_tokens)
 
 
 async def run_call(

@@ -10,18 +10,25 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping
 
-from agentflow_jax.agent import episode, executor, generator, planner, verifier
+from agentflow_jax.agent import (
+  episode,
+  executor,
+  generator,
+  planner,
+  policy,
+  verifier,
+)
 from agentflow_jax.agent import settings as settings_lib
 from agentflow_jax.assembly import engine_stack
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import engine as engine_lib
+from agentflow_jax.core import flows, providers
 from agentflow_jax.core import messages as messages_lib
-from agentflow_jax.core import providers
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.engines import scripted
 from agentflow_jax.rollout import replay as replay_lib
-from agentflow_jax.tasks.worldfacts import rules
+from agentflow_jax.tasks.worldfacts import rules, tag_rules
 from agentflow_jax.tools import registry as tools_registry
 
 TRAINABLE, FROZEN = providers.TRAINABLE, providers.FROZEN
@@ -32,7 +39,7 @@ class Agents:
   """Runs episodes with one set of engines and tools."""
 
   config: config_lib.Config
-  modules: settings_lib.AgentModules
+  modules: settings_lib.AgentModules | settings_lib.MonolithicModules
   toolbox: tools_registry.Toolbox
 
   async def run(
@@ -90,10 +97,11 @@ class Engines:
     replay = replay_lib.open_replay(
       config.rollout.replay, config.rollout.replay_dir
     )
-    own = {providers.SCRIPTED: scripted.ScriptedEngine(rules.rules()), **models}
+    world_rules = {**rules.rules(), **tag_rules.rules()}
+    own = {providers.SCRIPTED: scripted.ScriptedEngine(world_rules), **models}
     built: dict[object, engine_stack.Stack] = {}
     stacks = {}
-    for role, name in config.engines.by_role().items():
+    for role, name in flows.engine_names(config).items():
       key = (name, *_identity(config.engines.options(role)))
       if key not in built:
         stack = _stack(config, role, own, replay)
@@ -198,18 +206,24 @@ def build_agents(
   toolbox: tools_registry.Toolbox,
   count_tokens: Callable[[str], int],
 ) -> Agents:
-  """The four modules over their engines; `count_tokens` bounds the memory."""
-  return Agents(
-    config=engines.config,
-    modules=settings_lib.AgentModules(
+  """The flow's modules over their engines.
+
+  `count_tokens` bounds the memory and the results of tools.
+  """
+  if engines.config.agent.flow == flows.MONOLITHIC:
+    modules = settings_lib.MonolithicModules(
+      policy=policy.Policy(*engines.for_role("policy")),
+      count_tokens=count_tokens,
+    )
+  else:
+    modules = settings_lib.AgentModules(
       planner=planner.Planner(*engines.for_role("planner")),
       executor=executor.Executor(*engines.for_role("executor")),
       verifier=verifier.Verifier(*engines.for_role("verifier")),
       generator=generator.Generator(*engines.for_role("generator")),
       count_tokens=count_tokens,
-    ),
-    toolbox=toolbox,
-  )
+    )
+  return Agents(config=engines.config, modules=modules, toolbox=toolbox)
 
 
 def sampling_of(

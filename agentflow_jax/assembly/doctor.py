@@ -21,7 +21,7 @@ from agentflow_jax.assembly import world as world_lib
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import deadline as deadline_lib
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import errors, providers
+from agentflow_jax.core import errors, flows, providers
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.tools import asking, embeddings, registry, search_services
 
@@ -111,7 +111,7 @@ def _keys(
 ) -> list[Finding]:
   """The keys this config uses, needed or optional."""
   needed: dict[str, bool] = {}
-  for name in config.engines.by_role().values():
+  for name in flows.engine_names(config).values():
     provider = providers.PROVIDERS.get(name.partition(":")[0])
     if provider is not None and name not in providers.LOCAL:
       variable = provider.key_variable
@@ -150,7 +150,7 @@ async def _engines_and_tools(
     return
   async with contextlib.aclosing(engines):
     asked: set[str] = set()
-    for role, name in config.engines.by_role().items():
+    for role, name in flows.engine_names(config).items():
       if name in asked:
         continue
       asked.add(name)

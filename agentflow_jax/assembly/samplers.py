@@ -9,6 +9,7 @@ import jax
 
 from agentflow_jax.assembly import agents as agents_lib
 from agentflow_jax.core import config as config_lib
+from agentflow_jax.core import flows
 from agentflow_jax.engines import local
 from agentflow_jax.models import sharding
 from agentflow_jax.sampler import sampler as sampler_lib
@@ -108,5 +109,5 @@ def sampling_mesh(
 def model_engines(config: config_lib.Config) -> set[str]:
   """Which of "trainable" and "frozen" the config asks for."""
   return {agents_lib.TRAINABLE, agents_lib.FROZEN} & set(
-    config.engines.by_role().values()
+    flows.engine_names(config).values()
   )

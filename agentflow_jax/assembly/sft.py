@@ -90,6 +90,7 @@ def run(
     model.tokenizer,
     min_reward=min_reward,
     row_tokens=config.learner.row_tokens,
+    roles=config.learner.trained_roles,
   )
   logging.info("demonstrations: %s", dict(found.counts))
   _check_same(run_dir, found, rollouts, min_reward)

@@ -1,7 +1,7 @@
 """TrajectoryGroups -> weighted TrainingSamples, cut into mini-batches.
 
 Flow: scored groups -> advantages per group -> one sample per trained completion
-(by default every planner turn) -> mini-batches of whole trajectories -> weights
+(of `learner.trained_roles`) -> mini-batches of whole trajectories -> weights
 normalised over the whole mini-batch, which is one optimizer batch.
 
 What is left out, always counted in the metrics: masked members, groups with
@@ -17,7 +17,6 @@ import numpy as np
 from agentflow_jax.batching import advantages as advantages_lib
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import training_sample as training_sample_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 
@@ -62,7 +61,6 @@ def build_samples(
   groups: Sequence[trajectory_lib.TrajectoryGroup],
   learner: config_lib.LearnerConfig,
   *,
-  roles: Sequence[messages_lib.ModuleRole] = (messages_lib.ModuleRole.PLANNER,),
   max_turns: int,
   max_completion_tokens: int,
   sum_over_hosts: Callable[[np.ndarray], np.ndarray] | None = None,
@@ -80,8 +78,7 @@ def build_samples(
 
   Args:
     groups: scored groups; masked members are allowed.
-    learner: aggregation, advantage and mini-batch settings.
-    roles: whose completions are trained.
+    learner: trained roles, aggregation, advantages and mini-batches.
     max_turns: T_max of `constant`.
     max_completion_tokens: L_max of `constant`.
     sum_over_hosts: elementwise sum of a float64 array over all processes, for
@@ -96,7 +93,7 @@ def build_samples(
     raise ValueError(
       f"aggregation {learner.aggregation!r} is unknown; known: {AGGREGATIONS}"
     )
-  members, skipped = _all_members(groups, learner, tuple(roles))
+  members, skipped = _all_members(groups, learner)
   size = learner.mini_batch_trajectories or max(1, len(members))
   chunks = [members[i : i + size] for i in range(0, len(members), size)]
   counts_M3 = np.array([_counts(chunk) for chunk in chunks], np.float64)
@@ -123,13 +120,12 @@ def build_samples(
 def _all_members(
   groups: Sequence[trajectory_lib.TrajectoryGroup],
   learner: config_lib.LearnerConfig,
-  roles: tuple[messages_lib.ModuleRole, ...],
 ) -> tuple[list[_Member], int]:
   """Every group's members, in order, and how many groups train nothing."""
   members: list[_Member] = []
   skipped = 0
   for index, group in enumerate(groups):
-    group_members = _members(index, group, learner, roles)
+    group_members = _members(index, group, learner)
     skipped += not any(m.trained for m in group_members)
     members.extend(group_members)
   return members, skipped
@@ -139,10 +135,9 @@ def _members(
   index: int,
   group: trajectory_lib.TrajectoryGroup,
   learner: config_lib.LearnerConfig,
-  roles: tuple[messages_lib.ModuleRole, ...],
 ) -> list[_Member]:
   trajectories = group.trajectories
-  found = [_completions(t, roles) for t in trajectories]
+  found = [_completions(t, learner.trained_roles) for t in trajectories]
   advantages_G = advantages_lib.group_advantages(
     [np.nan if t.reward is None else t.reward for t in trajectories],
     [not t.masked for t in trajectories],
@@ -168,7 +163,7 @@ def _members(
 
 def _completions(
   trajectory: trajectory_lib.Trajectory,
-  roles: tuple[messages_lib.ModuleRole, ...],
+  roles: Sequence[str],
 ):
   """((turn, completion), ...) with tokens, and how many had none."""
   calls = [

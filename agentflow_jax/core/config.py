@@ -7,7 +7,12 @@ Names carry units (`_s` seconds, `_mb` mebibytes, `_tokens`).
 
 import dataclasses
 
-from agentflow_jax.core import learner_presets, lora_config, training_config
+from agentflow_jax.core import (
+  agent_config,
+  learner_presets,
+  lora_config,
+  training_config,
+)
 
 
 def _section(cls):
@@ -27,7 +32,7 @@ class RunConfig:
 
 @dataclasses.dataclass
 class ModelConfig:
-  """The trained planner's network and where its weights start."""
+  """The trained network and where its weights start."""
 
   # A Hugging Face directory to start from; "" = random weights of `preset`.
   checkpoint: str = ""
@@ -65,33 +70,6 @@ class TasksConfig:
 
 
 @dataclasses.dataclass
-class AgentConfig:
-  """Limits and outputs of an episode."""
-
-  max_turns: int = 3
-  evaluation_max_turns: int = 10
-  # Tool calls the executor may make in one turn; later ones are refused.
-  max_calls_per_turn: int = 4
-  # Planner tokens (prompt + completion, all turns) an episode may use.
-  max_episode_tokens: int = 65536
-  # Wall-clock limits of an episode and of one turn in it.
-  episode_timeout_s: float = 500.0
-  turn_timeout_s: float = 500.0
-  # Unreadable plans in a row that end the episode as PARSE_FAILURE.
-  max_parse_failures: int = 3
-  # full: with rules, for any LLM; compact: labels, for a warm-started planner.
-  prompt_style: str = "full"  # full | compact
-  # labelled: "Context: .. Sub-Goal: .. Tool Name: .."; json: one object.
-  plan_format: str = "labelled"  # labelled | json
-  # Memory shown to the modules; older results are cut in the middle first.
-  memory_tokens: int = 8192
-  # Ask the generator's engine to analyse the question before turn 1.
-  query_analysis: bool = False
-  # Texts to produce: base (no tools), final (report), direct (answer).
-  outputs: tuple[str, ...] = ("direct",)
-
-
-@dataclasses.dataclass
 class EngineOptions:
   """How one role's PROVIDER:MODEL (or "frozen") is reached and sampled."""
 
@@ -124,6 +102,8 @@ class EnginesConfig:
   verifier: str = "frozen"
   generator: str = "frozen"
   tool: str = "frozen"
+  # Whoever is all four modules in the monolithic flow.
+  policy: str = "trainable"
   # Asked about answers the rules call wrong, greedily; "" = rules only.
   judge: str = ""
   planner_options: EngineOptions = _section(EngineOptions)
@@ -131,6 +111,7 @@ class EnginesConfig:
   verifier_options: EngineOptions = _section(EngineOptions)
   generator_options: EngineOptions = _section(EngineOptions)
   tool_options: EngineOptions = _section(EngineOptions)
+  policy_options: EngineOptions = _section(EngineOptions)
   judge_options: EngineOptions = _section(EngineOptions)
   call_timeout_s: float = 120.0
   # Further tries after an infrastructure failure, with jittered back-off.
@@ -148,18 +129,15 @@ class EnginesConfig:
   # Answers of APIs are kept here and used again; "" = off.
   cache_dir: str = ""
 
-  def by_role(self) -> dict[str, str]:
-    """Each role's engine name; a judge only if there is one."""
-    names = {role: getattr(self, role) for role in ENGINE_ROLES}
-    return {role: n for role, n in names.items() if n or role != JUDGE}
-
   def options(self, role: str) -> EngineOptions:
     return getattr(self, f"{role}_options")
 
 
 JUDGE = "judge"
 # The fields of EnginesConfig that name an engine.
-ENGINE_ROLES = ("planner", "executor", "verifier", "generator", "tool", JUDGE)
+ENGINE_ROLES = (
+  *("planner", "executor", "verifier", "generator", "tool", "policy", JUDGE),
+)
 
 
 @dataclasses.dataclass
@@ -244,6 +222,8 @@ class LearnerConfig(learner_presets.Preset):
 
   # Recipe of core/learner_presets.py for the loss, before any other key.
   preset: str = learner_presets.field()
+  # Whose completions are trained, of those that "trainable" answers.
+  trained_roles: tuple[str, ...] = ("planner",)
   lr: float = 1e-6
   schedule: str = "constant"  # constant | linear | cosine
   warmup_steps: int = 0
@@ -322,7 +302,7 @@ class Config:
   model: ModelConfig = _section(ModelConfig)
   mesh: MeshConfig = _section(MeshConfig)
   tasks: TasksConfig = _section(TasksConfig)
-  agent: AgentConfig = _section(AgentConfig)
+  agent: agent_config.AgentConfig = _section(agent_config.AgentConfig)
   engines: EnginesConfig = _section(EnginesConfig)
   tools: ToolsConfig = _section(ToolsConfig)
   sampler: SamplerConfig = _section(SamplerConfig)

@@ -11,6 +11,7 @@ from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import (
   config_rule,
   engine_rules,
+  flows,
   lora_config,
   providers,
   task_specs,
@@ -31,11 +32,11 @@ def _is_source(spec: str) -> bool:
 
 
 def _scripted(config: config_lib.Config) -> bool:
-  return providers.SCRIPTED in config.engines.by_role().values()
+  return providers.SCRIPTED in flows.engine_names(config).values()
 
 
 def _frozen(config: config_lib.Config) -> bool:
-  return providers.FROZEN in config.engines.by_role().values()
+  return providers.FROZEN in flows.engine_names(config).values()
 
 
 def _trajectories(config: config_lib.Config) -> int:
@@ -101,7 +102,10 @@ RULES: tuple[config_rule.Rule, ...] = (
   ),
   config_rule.Rule(
     fields=("agent.memory_tokens", "sampler.max_prompt_tokens"),
-    broken=lambda c: c.agent.memory_tokens >= c.sampler.max_prompt_tokens,
+    broken=lambda c: (
+      c.agent.flow == flows.MODULAR
+      and c.agent.memory_tokens >= c.sampler.max_prompt_tokens
+    ),
     why="the memory must leave room for the rest of the prompt",
   ),
   config_rule.Rule(
@@ -133,6 +137,7 @@ RULES: tuple[config_rule.Rule, ...] = (
       "engines.verifier",
       "engines.generator",
       "engines.tool",
+      "engines.policy",
       "tasks.train",
       "tasks.evaluation",
     ),
@@ -211,12 +216,6 @@ RULES: tuple[config_rule.Rule, ...] = (
       c.learner.baseline == "none" and c.learner.refill_rounds > 0
     ),
     why="without a baseline groups of equal rewards are trained, not refilled",
-  ),
-  config_rule.Rule(
-    fields=("engines.planner",),
-    broken=lambda c: c.engines.planner != "trainable",
-    why="only a trainable planner can be trained",
-    training=True,
   ),
   config_rule.Rule(
     fields=("sampler.temperature",),
@@ -328,6 +327,7 @@ RULES: tuple[config_rule.Rule, ...] = (
     why="the warm start teaches labelled plans for compact prompts",
     training=True,
   ),
+  *flows.RULES,
   engine_rules.JUDGE,
   *(
     rule

@@ -22,6 +22,7 @@ from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import (
   config_rules,
   errors,
+  flows,
   learner_presets,
   providers,
 )
@@ -33,6 +34,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
     "model.dtype": _DTYPES,
     "model.param_dtype": _DTYPES,
     "model.remat": ("none", "block", "offload"),
+    "agent.flow": tuple(flows.ROLES),
     "agent.prompt_style": ("full", "compact"),
     "agent.plan_format": ("labelled", "json"),
     "tools.google_backend": (
@@ -290,8 +292,9 @@ def _wrong_choices(config: config_lib.Config) -> Iterator[str]:
 
 
 def _wrong_engines(config: config_lib.Config) -> Iterator[str]:
-  for role, name in config.engines.by_role().items():
-    if providers.is_known(name):
+  for role in config_lib.ENGINE_ROLES:
+    name = getattr(config.engines, role)
+    if providers.is_known(name) or (role == config_lib.JUDGE and not name):
       continue
     provider, colon, _ = name.partition(":")
     likely = nearest(f"{provider}{colon}", providers.known_forms())

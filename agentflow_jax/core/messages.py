@@ -5,7 +5,10 @@ import enum
 
 
 class ModuleRole(enum.StrEnum):
-  """Who is asking an engine: the paper's four modules, tools, the judge."""
+  """Who is asking an engine: the paper's four modules, tools, the judge.
+
+  POLICY is all four modules at once, in the monolithic flow (core/flows.py).
+  """
 
   PLANNER = "planner"
   EXECUTOR = "executor"
@@ -13,17 +16,26 @@ class ModuleRole(enum.StrEnum):
   GENERATOR = "generator"
   TOOL = "tool"
   JUDGE = "judge"
+  POLICY = "policy"
+
+
+# Who chooses the step of a turn, and so is asked first in it.
+DECIDING = (ModuleRole.PLANNER, ModuleRole.POLICY)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Message:
   """One chat message.
 
+  `token_ids` are those of a begun answer as they were sampled, which count
+  instead of `content` (core/continuing.py); () where text is all there is.
+
   Example: `Message("user", "Question: What is the capital of Laos?")`.
   """
 
-  role: str  # "system" | "user" | "assistant"
+  role: str  # "system" | "user" | "assistant" | "observation"
   content: str
+  token_ids: tuple[int, ...] = ()
 
 
 # Headings that open a section of a prompt. Prompts are written with them and

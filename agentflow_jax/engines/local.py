@@ -1,9 +1,9 @@
 """LocalEngine: messages in, completion out, sampled by our own sampler.
 
-Flow: render the chat to ids -> sample -> text without eos and stop string. The
-ids that were sampled travel with the completion and are never made from text
-again (design, promise 1). The role, task and member of the call name the
-sampler's session and seed its key.
+Flow: render the chat to ids (a begun answer keeps its own) -> sample -> text
+without eos and stop string. The ids that were sampled travel with the
+completion and are never made from text again (design, promise 1). The role,
+task and member of the call name the sampler's session and seed its key.
 
 Does not retry (engines/retrying.py does) and does not own the sampler: several
 roles may share one.
@@ -11,8 +11,8 @@ roles may share one.
 
 from collections.abc import Sequence
 
+from agentflow_jax.core import continuing, errors, protocols
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import errors, protocols
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.sampler import request as request_lib
 from agentflow_jax.sampler import sampler as sampler_lib
@@ -53,7 +53,7 @@ class LocalEngine:
       DeadlineExceededError: `context.deadline` passed first.
       PromptTooLongError: before any compute.
     """
-    prompt_ids = self._tokenizer.render_chat(messages)
+    prompt_ids = continuing.prompt_ids(self._tokenizer, messages)
     output = await self.sampler.sample(
       request_lib.SampleRequest(
         prompt_ids=prompt_ids,

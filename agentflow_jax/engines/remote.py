@@ -21,8 +21,8 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agentflow_jax.core import continuing, errors, providers, redaction
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import errors, providers, redaction
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.engines import http_answers, structured
 
@@ -33,6 +33,7 @@ _NO_KEY = "none"
 _TOO_LONG_CODE = "context_length_exceeded"
 _TOO_LONG = re.compile(r"maximum context length|context window", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,9}")
+_MAX_STOPS = 4
 # Sampling parameters the SDK does not know by name.
 _EXTRA = ("top_k", "min_p")
 _COUNTERS = (
@@ -117,7 +118,7 @@ class RemoteEngine:
     request: dict[str, Any] = {
       "model": self.model.model,
       "messages": [
-        {"role": message.role, "content": message.content}
+        {"role": _api_role(message), "content": message.content}
         for message in messages
       ],
       provider.max_tokens_name: sampling.max_tokens,
@@ -256,6 +257,13 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
   return 0.0
 
 
+def _api_role(message: messages_lib.Message) -> str:
+  """APIs know three roles: what is put into an answer comes from the user."""
+  if message.role == continuing.OBSERVATION:
+    return "user"
+  return message.role
+
+
 def _sampling(
   sampling: engine_lib.SamplingParams, context: engine_lib.CallContext
 ) -> dict[str, Any]:
@@ -268,7 +276,8 @@ def _sampling(
   if sampling.min_p > 0:
     found["min_p"] = sampling.min_p
   if sampling.stop:
-    found["stop"] = list(sampling.stop)
+    # OpenAI refuses more; who asks for stop strings reads past them as well.
+    found["stop"] = list(sampling.stop[:_MAX_STOPS])
   if sampling.temperature > 0:
     # Members of a group differ, a repeated run does not; 31 bits suit all.
     found["seed"] = context.key_words()[0] >> 1

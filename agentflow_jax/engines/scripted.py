@@ -2,13 +2,14 @@
 
 For frozen modules whose job can be written down (the embedded world), and for
 tests. A rule sees what a language model would see, the text of the last user
-message, and nothing else. It has no token ids, so it can not be trained.
+message (and of the answer begun behind it), and nothing else. It has no token
+ids, so it can not be trained.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
+from agentflow_jax.core import continuing, errors
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import errors
 from agentflow_jax.core import messages as messages_lib
 
 # The last user message and the call's place in the run, to an answer.
@@ -44,10 +45,10 @@ class ScriptedEngine:
     rule = self._rules.get(context.role)
     if rule is None:
       raise errors.EngineError(f"{self._name} has no rule for {context.role}")
-    prompts = [m.content for m in messages if m.role == "user"]
-    if not prompts:
+    prompt = continuing.last_text(messages)
+    if prompt is None:
       raise errors.EngineError(f"{self._name} was asked without a user message")
     return engine_lib.Completion(
-      text=rule(prompts[-1], context),
+      text=rule(prompt, context),
       finish_reason=engine_lib.FinishReason.STOP,
     )

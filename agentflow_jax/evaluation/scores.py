@@ -50,7 +50,7 @@ class EvaluationSummary(TypedDict):
   tool_errors: dict[str, int]  # kind -> count
   parse_failure_rate: float  # turns whose plan was unreadable
   stop_reasons: dict[str, int]  # of all trajectories that came
-  completion_tokens: float  # mean per planner completion that has ids
+  completion_tokens: float  # mean per planner (policy) completion with ids
 
 
 def summarise(
@@ -181,10 +181,13 @@ def _tools_chosen(ran: Iterable[Trajectory]) -> Iterator[str]:
 def _planner_tokens(ran: Iterable[Trajectory]) -> list[int]:
   return [
     len(call.completion.token_ids)
-    for turn in _turns(ran)
-    for call in turn.module_calls
-    if call.role == messages_lib.ModuleRole.PLANNER
-    and call.completion.token_ids
+    for trajectory in ran
+    for calls in (
+      *(turn.module_calls for turn in trajectory.turns),
+      trajectory.final_calls,
+    )
+    for call in calls
+    if call.role in messages_lib.DECIDING and call.completion.token_ids
   ]
 
 

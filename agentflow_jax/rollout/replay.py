@@ -177,7 +177,10 @@ class _Engine:
 
     request = {
       "engine": self._name,
-      "messages": [[m.role, m.content] for m in messages],
+      "messages": [
+        [m.role, m.content, *([list(m.token_ids)] if m.token_ids else [])]
+        for m in messages
+      ],
       "sampling": dataclasses.asdict(sampling),
       "place": _place(context),
     }

@@ -7,8 +7,8 @@ id, all consistent with a tokenizer.
 
 from collections.abc import Callable, Sequence
 
+from agentflow_jax.core import continuing, errors, protocols
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import errors, protocols
 from agentflow_jax.core import messages as messages_lib
 
 # A value float32 holds exactly.
@@ -20,7 +20,8 @@ class FakePolicyEngine:
 
   Args:
     tokenizer: turns messages and answers into ids.
-    script: last user message and context to the answer's text.
+    script: last user message (with the answer begun behind it) and context to
+      the answer's text, which stop strings end as they do a sampler's.
     max_prompt_tokens: above it, PromptTooLongError; 0 = no limit.
     policy_version: what completions carry; may be set between calls.
   """
@@ -51,22 +52,34 @@ class FakePolicyEngine:
     Raises:
       PromptTooLongError: the prompt has more than `max_prompt_tokens` ids.
     """
-    prompt_ids = tuple(self._tokenizer.render_chat(messages))
+    prompt_ids = tuple(continuing.prompt_ids(self._tokenizer, messages))
     if 0 < self._max_prompt_tokens < len(prompt_ids):
       raise errors.PromptTooLongError(len(prompt_ids), self._max_prompt_tokens)
-    self.prompts.append(messages[-1].content)
+    prompt = continuing.last_text(messages) or ""
+    self.prompts.append(prompt)
     self.contexts.append(context)
-    text = self._script(messages[-1].content, context)
-    ids = (*self._tokenizer.encode(text), self._tokenizer.eos_ids[0])
+    text, stop = _stopped(self._script(prompt, context), sampling.stop)
+    ids = tuple(self._tokenizer.encode(text + stop))
+    if not stop:
+      ids = (*ids, self._tokenizer.eos_ids[0])
     finish_reason = engine_lib.FinishReason.STOP
     if len(ids) > sampling.max_tokens:
       ids = ids[: sampling.max_tokens]
       finish_reason = engine_lib.FinishReason.LENGTH
     return engine_lib.Completion(
-      text=self._tokenizer.decode(ids),
+      text=_stopped(self._tokenizer.decode(ids), sampling.stop)[0],
       finish_reason=finish_reason,
       token_ids=ids,
       logprobs=(LOGPROB,) * len(ids),
       prompt_token_ids=prompt_ids,
       policy_version=self.policy_version,
     )
+
+
+def _stopped(text: str, stop: Sequence[str]) -> tuple[str, str]:
+  """The text before the first stop string, and that string or ""."""
+  found = [(at, end) for end in stop if (at := text.find(end)) >= 0]
+  if not found:
+    return text, ""
+  at, end = min(found)
+  return text[:at], end

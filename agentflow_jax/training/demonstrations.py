@@ -1,9 +1,9 @@
 """Recorded trajectories -> what to imitate -> the batch of each step.
 
-Flow: record files -> trajectories with enough reward -> one sample per planner
-turn -> in each epoch a new order -> optimizer batches of whole trajectories,
-packed as token trees. The batch of a step is a function of seed and step, so a
-run goes on from any step.
+Flow: record files -> trajectories with enough reward -> one sample per
+completion of a trained role -> in each epoch a new order -> optimizer batches
+of whole trajectories, packed as token trees. The batch of a step is a function
+of seed and step, so a run goes on from any step.
 
 Ids that a sampler drew with this tokenizer are used as they are. Completions of
 others (an API, another model) have only texts, which are tokenised here.
@@ -18,10 +18,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
+from agentflow_jax.agent import tags
 from agentflow_jax.batching import device_batch
 from agentflow_jax.core import config as config_lib
+from agentflow_jax.core import continuing, errors
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import errors
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import training_sample as training_sample_lib
 from agentflow_jax.core import trajectory as trajectory_lib
@@ -81,6 +82,7 @@ def read(
   *,
   min_reward: float,
   row_tokens: int,
+  roles: Sequence[str] = (messages_lib.ModuleRole.PLANNER,),
 ) -> Demonstrations:
   """Reads what is worth imitating.
 
@@ -89,6 +91,7 @@ def read(
     tokenizer: of the model that will imitate.
     min_reward: of a trajectory, at least.
     row_tokens: longer samples are left out.
+    roles: whose completions are imitated.
 
   Raises:
     UserError: a line is no record, or nothing is left to train on.
@@ -106,7 +109,7 @@ def read(
         counts["redacted" if redacted else "low_reward"] += 1
         continue
       group = groups.setdefault(trajectory.task.id, len(groups))
-      samples = _samples(trajectory, tokenizer, group, len(kept), counts)
+      samples = _samples(trajectory, tokenizer, group, len(kept), counts, roles)
       fitting = tuple(s for s in samples if _tokens(s) <= row_tokens)
       counts["too_long"] += len(samples) - len(fitting)
       counts["empty"] += not samples
@@ -174,35 +177,56 @@ def _samples(
   group: int,
   number: int,
   counts: dict[str, int],
+  roles: Sequence[str],
 ) -> list[TrainingSample]:
+  calls = [(t.index, call) for t in trajectory.turns for call in t.module_calls]
+  calls += [(len(trajectory.turns), call) for call in trajectory.final_calls]
   made = []
-  for turn in trajectory.turns:
-    for call in turn.module_calls:
-      if call.role != messages_lib.ModuleRole.PLANNER:
-        continue
-      prompt, completion = call.completion.prompt_token_ids, ()
-      if _is_of(call.completion, tokenizer):
-        completion = call.completion.token_ids
-      elif call.completion.text:
-        counts["tokenised"] += 1
-        prompt = tokenizer.render_chat(call.messages)
-        completion = tokenizer.encode(call.completion.text)
-        completion = [*completion, tokenizer.eos_ids[0]]
-      if not completion:
-        continue
-      made.append(
-        TrainingSample(
-          prompt_ids=np.asarray(prompt, np.int32),
-          completion_ids=np.asarray(completion, np.int32),
-          behavior_logprobs=np.zeros(len(completion), np.float32),
-          advantage=0.0,
-          weight=0.0,  # until its batch is known
-          group=group,
-          trajectory=number,
-          turn=turn.index,
-        )
+  for turn, call in calls:
+    if call.role not in roles:
+      continue
+    prompt, completion = call.completion.prompt_token_ids, ()
+    if _is_of(call.completion, tokenizer):
+      completion = call.completion.token_ids
+    elif call.completion.text:
+      counts["tokenised"] += 1
+      prompt, completion = _tokenised(call, tokenizer)
+    if not completion:
+      continue
+    made.append(
+      TrainingSample(
+        prompt_ids=np.asarray(prompt, np.int32),
+        completion_ids=np.asarray(completion, np.int32),
+        behavior_logprobs=np.zeros(len(completion), np.float32),
+        advantage=0.0,
+        weight=0.0,  # until its batch is known
+        group=group,
+        trajectory=number,
+        turn=turn,
       )
+    )
   return made
+
+
+def _tokenised(
+  call: trajectory_lib.ModuleCall, tokenizer: hf_tokenizer.HfTokenizer
+) -> tuple[list[int], list[int]]:
+  """Prompt and completion of a call that has texts only.
+
+  A policy's piece ends with its closing tag, where samplers stop; an eos
+  behind it would never be sampled there. Pieces that others wrote before are
+  in the prompt as they are in their own samples.
+  """
+  prompt = continuing.prompt_ids(
+    tokenizer,
+    [dataclasses.replace(message, token_ids=()) for message in call.messages],
+  )
+  text, end = call.completion.text, [tokenizer.eos_ids[0]]
+  if call.role == messages_lib.ModuleRole.POLICY:
+    written = tags.closed(text)
+    if written is not None:
+      text, end = written, []
+  return prompt, [*tokenizer.encode(text), *end]
 
 
 def _is_of(

@@ -228,8 +228,7 @@ def test_roles_choose_who_is_trained():
   )
   result = samples_lib.build_samples(
     [group],
-    config_lib.LearnerConfig(),
-    roles=(_PLANNER, _GENERATOR),
+    config_lib.LearnerConfig(trained_roles=("planner", "generator")),
     max_turns=3,
     max_completion_tokens=10,
   )
@@ -242,8 +241,7 @@ def test_untrainable_completions_are_refused_not_dropped():
   with pytest.raises(ValueError, match="no token ids"):
     samples_lib.build_samples(
       [_group(((3,), 1.0), ((2,), 0.0))],
-      config_lib.LearnerConfig(),
-      roles=(_GENERATOR,),
+      config_lib.LearnerConfig(trained_roles=("generator",)),
       max_turns=3,
       max_completion_tokens=10,
     )

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import config_rules, config_validation, errors
+from agentflow_jax.core import config_rules, config_validation, errors, flows
 
 
 def _valid() -> config_lib.Config:
@@ -126,7 +126,58 @@ _BROKEN = [
   ({"rollout.min_group": 9}, ("rollout.min_group=9", "rollout.group_size=8")),
   ({"learner.dual_clip": 1.0}, ("learner.dual_clip",)),
   ({"learner.importance_cap": 0.5}, ("learner.importance_cap",)),
-  ({"engines.planner": "frozen"}, ("engines.planner",)),
+  (
+    {"engines.planner": "frozen"},
+    ("learner.trained_roles=('planner',)", "engines.planner='frozen'"),
+  ),
+  *(
+    (
+      {f"engines.{role}": "frozen", "learner.trained_roles": (role,)},
+      (f"learner.trained_roles=('{role}',)", f"engines.{role}='frozen'"),
+    )
+    for role in ("executor", "verifier", "generator")
+  ),
+  (
+    {
+      "agent.flow": "monolithic",
+      "learner.trained_roles": ("policy",),
+      "engines.policy": "vllm:m",
+    },
+    ("learner.trained_roles=('policy',)", "engines.policy='vllm:m'"),
+  ),
+  ({"learner.trained_roles": ()}, ("learner.trained_roles=()", "planner")),
+  ({"learner.trained_roles": ("planner",) * 2}, ("learner.trained_roles",)),
+  (
+    {"learner.trained_roles": ("planer",)},
+    ("agent.flow='modular'", "learner.trained_roles=('planer',)"),
+  ),
+  (
+    {"agent.flow": "monolithic"},
+    ("agent.flow='monolithic'", "learner.trained_roles=('planner',)"),
+  ),
+  *(
+    (
+      {
+        "agent.flow": "monolithic",
+        "learner.trained_roles": ("policy",),
+        f"agent.{name}": value,
+      },
+      ("agent.flow='monolithic'", f"agent.{name}={value!r}"),
+    )
+    for name, value in (
+      ("plan_format", "json"),
+      ("query_analysis", True),
+      ("outputs", ("final",)),
+    )
+  ),
+  (
+    {
+      "agent.flow": "monolithic",
+      "learner.trained_roles": ("policy",),
+      "warm_start.enabled": True,
+    },
+    ("warm_start.enabled", "agent.flow='monolithic'"),
+  ),
   ({"sampler.temperature": 0}, ("sampler.temperature",)),
   ({"sampler.top_p": 0.9}, ("sampler.top_p",)),
   ({"sampler.top_k": 5}, ("sampler.top_k",)),
@@ -349,6 +400,24 @@ def test_evaluation_may_do_what_training_may_not():
   config_validation.validate(config, training=False)
   config.agent.outputs = ()
   assert "agent.outputs" in _problem(config, training=False)
+
+
+def test_a_monolithic_agent_has_no_memory_and_asks_no_frozen_module():
+  config = _valid()
+  config.agent.flow = "monolithic"
+  config.learner.trained_roles = ("policy",)
+  config.agent.memory_tokens = config.sampler.max_prompt_tokens
+  config.engines.tool = "vllm:m"
+  config.engines.frozen_max_tokens = config.sampler.max_completion_tokens + 1
+  config_validation.validate(config)
+  assert flows.engine_names(config) == {"policy": "trainable", "tool": "vllm:m"}
+
+
+def test_several_roles_of_one_engine_may_be_trained():
+  config = _valid()
+  config.learner.trained_roles = ("planner", "verifier")
+  config.engines.verifier = "trainable"
+  config_validation.validate(config)
 
 
 def test_engines_are_read_by_the_first_colon():

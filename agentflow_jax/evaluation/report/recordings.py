@@ -207,7 +207,7 @@ def _advantages(
     values = advantages.group_advantages(
       [0.0 if reward is None else reward for reward in rewards],
       valid,
-      turns_G=list(map(_trained_turns, members)),
+      turns_G=[_trained_turns(record, learner) for record in members],
       **_options(learner),
     )
   except (ValueError, TypeError):  # settings of another version
@@ -218,16 +218,24 @@ def _advantages(
   ]
 
 
-def _trained_turns(record: run_data.Record) -> int:
-  """Planner completions with token ids: those the learner has rows for."""
+def _trained_turns(record: run_data.Record, learner: run_data.Record) -> int:
+  """Completions with token ids of trained roles: the learner has rows there."""
   turns = map(run_data.mapping, run_data.sequence(record.get("turns")))
-  calls = (
-    run_data.mapping(call)
-    for turn in turns
-    for call in run_data.sequence(turn.get("module_calls"))
+  calls = map(
+    run_data.mapping,
+    (
+      *(
+        call
+        for turn in turns
+        for call in run_data.sequence(turn.get("module_calls"))
+      ),
+      *run_data.sequence(record.get("final_calls")),
+    ),
   )
+  # Runs from before there was a choice trained the planner.
+  roles = run_data.sequence(learner.get("trained_roles")) or ["planner"]
   return sum(
-    call.get("role") == "planner"
+    call.get("role") in roles
     and bool(run_data.mapping(call.get("completion")).get("token_ids"))
     for call in calls
   )

@@ -14,6 +14,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
+from agentflow_jax.core import messages as messages_lib
+
 Record = Mapping[str, Any]
 
 METRICS = "metrics.jsonl"
@@ -237,6 +239,6 @@ def _slim(record: Record) -> Record:
 
 def _planner_text(turn: Record) -> str:
   for call in map(mapping, sequence(turn.get("module_calls"))):
-    if call.get("role") == "planner":
+    if call.get("role") in messages_lib.DECIDING:
       return string(mapping(call.get("completion")).get("text"))
   return ""

@@ -307,7 +307,9 @@
   }
 
   function unreadRows(plan, modules) {
-    const planner = modules.find((module) => text(module.role) === "planner");
+    const planner = modules.find((module) =>
+      ["planner", "policy"].includes(text(module.role)),
+    );
     return row(
       "Plan",
       span("error", "unreadable: " + (text(plan.unread) || "no plan recorded")),

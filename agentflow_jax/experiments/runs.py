@@ -1,0 +1,106 @@
+"""A run of an experiment, and the settings that all of its runs share."""
+
+import copy
+import dataclasses
+import fnmatch
+import hashlib
+import json
+import pathlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from agentflow_jax.core import config as config_lib
+from agentflow_jax.core import config_validation
+from agentflow_jax.training import run_dir as run_dir_lib
+
+# Keys on which no result depends.
+_WHERE_AND_HOW_FAST = tuple(
+  key for key in run_dir_lib.MAY_CHANGE if key != "training.iterations"
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+  """How an experiment is run.
+
+  `config` is the user's, with overrides; `arguments` are those that gave it
+  ("--config=FILE", "--config.KEY=VALUE"), passed on to every run. `given` are
+  the overridden keys. `teacher` demonstrates: "oracle" or PROVIDER:MODEL.
+  """
+
+  config: config_lib.Config
+  arguments: tuple[str, ...]
+  given: Collection[str]
+  out: pathlib.Path
+  bases: pathlib.Path  # start models, shared by experiments
+  seeds: tuple[int, ...]
+  scripts: pathlib.Path  # the folder launch/
+  teacher: str = "oracle"
+  sft_lr: float | None = None  # None: config.learner.lr
+  sft_epochs: int = 4
+
+  def folder(self, seed: int) -> pathlib.Path:
+    return self.out / f"seed{seed}"
+
+  @property
+  def compile_cache(self) -> str:
+    shared = str(self.bases / "compile_cache")
+    return self.config.run.compile_cache_dir or shared
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+  """One process to start; `identity` is what its result depends on."""
+
+  title: str
+  kind: str  # runs of one kind take about equally long
+  run_dir: pathlib.Path
+  command: tuple[str, ...]
+  identity: str
+  needs: tuple[pathlib.Path, ...] = ()  # run directories, finished before
+
+
+def resolve(
+  config: config_lib.Config, overrides: Mapping[str, Any]
+) -> config_lib.Config:
+  """A copy of the config with the overrides."""
+  made = copy.deepcopy(config)
+  for key, value in overrides.items():
+    config_validation.put(made, key, value)
+  return made
+
+
+def flags(overrides: Mapping[str, Any]) -> tuple[str, ...]:
+  """Config keys as a launch script takes them."""
+  return tuple(
+    f"--config.{key}={_text(value)}" for key, value in overrides.items()
+  )
+
+
+def digest(
+  config: config_lib.Config,
+  *,
+  without: Collection[str] = (),
+  further: tuple[Any, ...] = (),
+) -> str:
+  """Twelve hex digits of everything a result depends on.
+
+  Args:
+    config: of the run.
+    without: keys, or patterns of keys, that do not count.
+    further: what counts beside the config, as JSON.
+  """
+  skipped = (*_WHERE_AND_HOW_FAST, *without)
+  flat = {
+    key: config_validation.get(config, key)
+    for key in config_validation.field_types()
+    if not any(fnmatch.fnmatchcase(key, pattern) for pattern in skipped)
+  }
+  text = json.dumps([flat, further], sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _text(value: Any) -> str:
+  if isinstance(value, bool):
+    return str(value).lower()
+  return ",".join(value) if isinstance(value, tuple) else str(value)

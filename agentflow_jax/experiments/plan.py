@@ -256,7 +256,7 @@ class _Seed:
       return self._runs[run_dir]
     settings = self._settings
     arguments, refused = settings.arguments, ()
-    own = {**own, "run.compile_cache_dir": settings.compile_cache}
+    own = {**own, **settings.shared()}
     if script == "sft.py":
       refused = tuple(f"--config.{key}" for key in _SFT_SETS)
     else:

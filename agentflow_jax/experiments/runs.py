@@ -42,10 +42,14 @@ class Settings:
   def folder(self, seed: int) -> pathlib.Path:
     return self.out / f"seed{seed}"
 
-  @property
-  def compile_cache(self) -> str:
-    shared = str(self.bases / "compile_cache")
-    return self.config.run.compile_cache_dir or shared
+  def shared(self) -> dict[str, str]:
+    """Keys of what all runs share: compiled programs, and prepared tasks."""
+    config = self.config
+    cache = config.run.compile_cache_dir or str(self.bases / "compile_cache")
+    return {
+      "run.compile_cache_dir": cache,
+      "tasks.data_dir": config.tasks.data_dir or str(self.bases / "data"),
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

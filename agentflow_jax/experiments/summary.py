@@ -292,7 +292,7 @@ def _head(name: str) -> str:
 def _note(result: Mapping[str, Any]) -> str:
   seeds = ", ".join(map(str, result["seeds"]))
   note = (
-    f"Config {result['config']}, seeds {seeds}. In brackets 95 % intervals: "
+    f"Config {_plain(result['config'])}, seeds {seeds}. In brackets 95 % intervals: "
     "Student's t over seeds; in “over questions” a bootstrap over questions "
     "and seeds. Accuracies are of the last weights, never of the best of "
     "several evaluations."
@@ -306,9 +306,9 @@ def _note(result: Mapping[str, Any]) -> str:
 def _plain(text: str) -> str:
   """A name from a file or a path, harmless in Markdown."""
   shown = " ".join(printable.spell_out(text).split())
-  for character in "\\`*[]<":
+  for character in "\\`*[]":
     shown = shown.replace(character, f"\\{character}")
-  return shown
+  return shown.replace("<", "&lt;")
 
 
 def _estimate(means: Mapping[str, Any], name: str) -> str:

@@ -1,8 +1,9 @@
 """What is measured of a run: run directory -> Measured, from its own files.
 
-Numbers come from evaluations.jsonl and metrics.jsonl; which question was
-answered right comes from the recorded evaluation (rollouts/evaluation), so
-that questions can be drawn again (evaluation/statistics.py).
+Numbers come from evaluations.jsonl and metrics.jsonl of a training run, or
+from the result.json of launch/evaluate.py. Which question was answered right
+comes from there too, or from the recorded evaluation (rollouts/evaluation),
+so that questions can be drawn again (evaluation/statistics.py).
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentflow_jax.core import errors
+from agentflow_jax.evaluation import benchmark_runner
 from agentflow_jax.evaluation.report import run_data, series
 
 ACCURACY = "accuracy"
@@ -78,7 +80,7 @@ def measure(
   """Reads a run.
 
   Args:
-    run_dir: of launch/train.py; its evaluation is taken.
+    run_dir: of launch/train.py or launch/evaluate.py.
     seed: whose run it is.
     training_dir: the run whose training it is, if another.
     when: "after" training or "before".
@@ -88,7 +90,12 @@ def measure(
     UserError: the run has no such evaluation.
   """
   run = run_data.load(run_dir)
-  found = run.evaluation(when)
+  if run.evaluations:
+    found = run.evaluation(when)
+    right = _right(run.after if when == "after" else run.before)
+  else:
+    found = _result(run_dir)
+    right = _right_of_result(found)
   if found is None or run_data.number(found.get(ACCURACY)) is None:
     raise errors.UserError(f"{run_dir} has no evaluation {when!r}")
   values = _of_evaluation(found)
@@ -104,9 +111,24 @@ def measure(
     values=values,
     interval=series.interval_of(found),
     questions=int(run_data.number(found.get("questions")) or 0),
-    right=_right(run.after if when == "after" else run.before),
+    right=right,
     curves=_curves(run, curve) if curve else {},
   )
+
+
+def _result(run_dir: pathlib.Path) -> run_data.Record | None:
+  """Of launch/evaluate.py, which writes it when all questions are done."""
+  for path in sorted(run_dir.glob(f"*/{benchmark_runner.RESULT}")):
+    return run_data.parse(path.read_bytes())
+  return None
+
+
+def _right_of_result(result: run_data.Record | None) -> dict[str, bool]:
+  """By question, of its first trial."""
+  marks = run_data.mapping((result or {}).get("right"))
+  return {
+    name: run_data.sequence(trials)[:1] == [1] for name, trials in marks.items()
+  }
 
 
 def _of_evaluation(evaluation: run_data.Record) -> dict[str, float]:

@@ -20,13 +20,15 @@ ORACLE = "oracle"
 # Folders in a seed's folder and in the run of an SFT condition.
 _DEMONSTRATIONS = "demonstrations"
 _EVALUATION = "evaluation"
-# What the plan sets for every run.
-_OWN = {"run.seed": "use --seeds", "run.run_dir": "use --out"}
 # What launch/sft.py sets from its flags and refuses as config keys.
 _SFT_SETS = (
   *("run.run_dir", "model.checkpoint", "warm_start.enabled", "learner.lr"),
   *("learner.schedule", "learner.warmup_steps", "learner.epochs"),
   *("learner.mini_batch_trajectories", "training.checkpoint_every"),
+)
+_NOT_OF_EVALUATION = (
+  *("model.checkpoint", "model.preset", "training.*", "learner.*"),
+  *("warm_start.*", "rollout.*"),
 )
 # A start model does not depend on them.
 _NOT_OF_BASE = ("training.*", "rollout.*", "tasks.evaluation_questions")
@@ -44,9 +46,14 @@ class Place:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Start:
-  """Weights to go on from: where, whose they are, what has to run before."""
+  """Weights to go on from: where, whose they are, what has to run before.
+
+  `origin` is the start model they were trained from (or are): frozen modules
+  are answered by it.
+  """
 
   path: str
+  origin: str
   identity: str
   needs: tuple[pathlib.Path, ...] = ()
 
@@ -61,7 +68,7 @@ def make(
     UserError: an override that the experiment makes itself, or nothing to
       start from.
   """
-  _check_given(experiment, settings)
+  runs.check_given(experiment, settings)
   return [
     run
     for seed in settings.seeds
@@ -100,23 +107,26 @@ class _Seed:
     self._seed = seed
     self._folder = settings.folder(seed)
     self._runs: dict[pathlib.Path, runs.Run] = {}
+    self._trained: dict[pathlib.Path, _Start] = {}
 
   def everything(self) -> list[runs.Run]:
     for condition in self._experiment.conditions:
       start = self._start(condition)
-      if condition.program == table.SFT:
-        self._sft(condition, start)
-      else:
-        self._train(condition, start, self._folder / condition.name)
+      make = {
+        table.TRAIN: self._train,
+        table.SFT: self._sft,
+        table.EVALUATE: self._evaluate,
+      }[condition.program]
+      make(condition, start, self._folder / condition.name)
     return list(self._runs.values())
 
   def _start(self, condition: table.Condition) -> _Start:
     if condition.start:
-      return self._weights(self._runs[self._folder / condition.start])
+      return self._trained[self._folder / condition.start]
     config = runs.resolve(self._settings.config, condition.base)
     if config.model.checkpoint:
       path = str(pathlib.Path(config.model.checkpoint).absolute())
-      return _Start(path=path, identity=path)
+      return _Start(path=path, origin=path, identity=path)
     if not config.warm_start.enabled:
       raise errors.UserError(
         f"{self._experiment.name} starts from a model: name it with "
@@ -144,25 +154,21 @@ class _Seed:
       run_dir=self._settings.bases / f"seed{self._seed}-{identity}",
       identity=identity,
     )
-    return dataclasses.replace(
-      self._weights(run), path=str(run.run_dir / "base")
+    path = str(run.run_dir / "base")
+    return _Start(
+      path=path, origin=path, identity=identity, needs=(run.run_dir,)
     )
 
   def _train(
     self, condition: table.Condition, start: _Start, run_dir: pathlib.Path
   ) -> None:
-    """Training, or with no iterations an evaluation only."""
     own = self._own(condition, start)
-    title = condition.label
-    if condition.program != table.TRAIN:
-      own |= {"training.iterations": 0, "training.evaluate_first": False}
-      title = f"evaluation of {condition.label}"
     config = runs.resolve(self._settings.config, own)
     config_validation.validate(config)
-    self._add(
+    run = self._add(
       "train.py",
       own,
-      title=title,
+      title=condition.label,
       kind=f"{condition.program} {dict(condition.base)}",
       run_dir=run_dir,
       identity=runs.digest(
@@ -170,20 +176,56 @@ class _Seed:
       ),
       needs=start.needs,
     )
+    self._keep(run, start)
 
-  def _sft(self, condition: table.Condition, start: _Start) -> None:
+  def _evaluate(
+    self, condition: table.Condition, start: _Start, run_dir: pathlib.Path
+  ) -> None:
+    own = {
+      **condition.overrides,
+      "model.checkpoint": start.origin,
+      "warm_start.enabled": False,
+      "run.seed": self._seed,
+    }
+    config = runs.resolve(self._settings.config, own)
+    config_validation.validate(config, training=False)
+    if "," in config.tasks.evaluation:
+      raise errors.UserError(
+        f"--config.tasks.evaluation={config.tasks.evaluation}: an experiment "
+        "evaluates on one source of questions"
+      )
+    self._add(
+      "evaluate.py",
+      own,
+      title=f"evaluation of {condition.label}",
+      kind=table.EVALUATE,
+      run_dir=run_dir,
+      identity=runs.digest(
+        config, without=_NOT_OF_EVALUATION, further=(start.identity,)
+      ),
+      needs=start.needs,
+      options={
+        "benchmark": config.tasks.evaluation,
+        "checkpoint": start.path,
+        "out": run_dir,
+      },
+    )
+
+  def _sft(
+    self, condition: table.Condition, start: _Start, run_dir: pathlib.Path
+  ) -> None:
     """Demonstrations, imitation of them, and an evaluation of the result."""
-    settings, folder = self._settings, self._folder / condition.name
+    settings = self._settings
     shown = self._demonstrations(condition, start)
     own = self._own(condition, start)
     config = runs.resolve(settings.config, own)
     lr = config.learner.lr if settings.sft_lr is None else settings.sft_lr
-    sft = self._add(
+    run = self._add(
       "sft.py",
       {key: value for key, value in own.items() if key not in _SFT_SETS},
       title=condition.label,
       kind=table.SFT,
-      run_dir=folder,
+      run_dir=run_dir,
       identity=runs.digest(
         config,
         without=("model.checkpoint",),
@@ -193,12 +235,13 @@ class _Seed:
       options={
         "checkpoint": start.path,
         "rollouts": shown.run_dir,
-        "out": folder,
+        "out": run_dir,
         "lr": lr,
         "epochs": settings.sft_epochs,
       },
     )
-    self._train(condition, self._weights(sft), folder / _EVALUATION)
+    trained = self._keep(run, start)
+    self._evaluate(condition, trained, run_dir / _EVALUATION)
 
   def _demonstrations(
     self, condition: table.Condition, start: _Start
@@ -257,10 +300,10 @@ class _Seed:
     settings = self._settings
     arguments, refused = settings.arguments, ()
     own = {**own, **settings.shared()}
+    if script == "train.py":
+      own["run.run_dir"] = run_dir
     if script == "sft.py":
       refused = tuple(f"--config.{key}" for key in _SFT_SETS)
-    else:
-      own["run.run_dir"] = run_dir
     run = runs.Run(
       title=f"seed {self._seed}, {title}",
       kind=kind,
@@ -278,28 +321,13 @@ class _Seed:
     self._runs[run_dir] = run
     return run
 
-  def _weights(self, run: runs.Run) -> _Start:
-    """What a run trained."""
-    return _Start(
-      path=str(run.run_dir), identity=run.identity, needs=(run.run_dir,)
+  def _keep(self, run: runs.Run, start: _Start) -> _Start:
+    """What a run trained, for conditions that go on from it."""
+    trained = dataclasses.replace(
+      start,
+      path=str(run.run_dir),
+      identity=run.identity,
+      needs=(run.run_dir,),
     )
-
-
-def _check_given(experiment: table.Experiment, settings: runs.Settings) -> None:
-  for key, remedy in _OWN.items():
-    if key in settings.given:
-      raise errors.UserError(f"--config.{key} does not apply here; {remedy}")
-  varied = {
-    key
-    for condition in experiment.conditions
-    for key in (*condition.overrides, *condition.base)
-  }
-  if clash := sorted(varied.intersection(settings.given)):
-    raise errors.UserError(
-      f"{experiment.name} varies {clash[0]}: leave out --config.{clash[0]}"
-    )
-  if "model.preset" in varied and settings.config.model.checkpoint:
-    raise errors.UserError(
-      f"{experiment.name} compares several models: name them with "
-      "--checkpoints=A,B,C, not with --config.model.checkpoint"
-    )
+    self._trained[run.run_dir] = trained
+    return trained

@@ -10,9 +10,12 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import config_validation
+from agentflow_jax.core import config_validation, errors
+from agentflow_jax.experiments import table
 from agentflow_jax.training import run_dir as run_dir_lib
 
+# What the plan sets for every run.
+_OWN = {"run.seed": "use --seeds", "run.run_dir": "use --out"}
 # Keys on which no result depends.
 _WHERE_AND_HOW_FAST = tuple(
   key for key in run_dir_lib.MAY_CHANGE if key != "training.iterations"
@@ -102,6 +105,27 @@ def digest(
   }
   text = json.dumps([flat, further], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def check_given(experiment: table.Experiment, settings: Settings) -> None:
+  """Raises UserError where the user sets what the experiment itself sets."""
+  for key, remedy in _OWN.items():
+    if key in settings.given:
+      raise errors.UserError(f"--config.{key} does not apply here; {remedy}")
+  varied = {
+    key
+    for condition in experiment.conditions
+    for key in (*condition.overrides, *condition.base)
+  }
+  if clash := sorted(varied.intersection(settings.given)):
+    raise errors.UserError(
+      f"{experiment.name} varies {clash[0]}: leave out --config.{clash[0]}"
+    )
+  if "model.preset" in varied and settings.config.model.checkpoint:
+    raise errors.UserError(
+      f"{experiment.name} compares several models: name them with "
+      "--checkpoints=A,B,C, not with --config.model.checkpoint"
+    )
 
 
 def _text(value: Any) -> str:

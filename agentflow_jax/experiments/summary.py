@@ -292,10 +292,10 @@ def _head(name: str) -> str:
 def _note(result: Mapping[str, Any]) -> str:
   seeds = ", ".join(map(str, result["seeds"]))
   note = (
-    f"Config {_plain(result['config'])}, seeds {seeds}. In brackets 95 % intervals: "
-    "Student's t over seeds; in “over questions” a bootstrap over questions "
-    "and seeds. Accuracies are of the last weights, never of the best of "
-    "several evaluations."
+    f"Config {_plain(result['config'])}, seeds {seeds}. In brackets 95 % "
+    "intervals: Student's t over seeds; in “over questions” a bootstrap over "
+    "questions and seeds. Accuracies are of the last weights, never of the "
+    "best of several evaluations."
   )
   if result["missing"]:
     # A label may come from a path that a user named.

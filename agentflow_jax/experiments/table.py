@@ -17,7 +17,7 @@ from agentflow_jax.experiments import measures
 
 TRAIN = "train"  # launch/train.py
 SFT = "sft"  # launch/demonstrate.py, launch/sft.py, then an evaluation
-EVALUATE = "evaluate"  # launch/train.py without an iteration
+EVALUATE = "evaluate"  # launch/evaluate.py
 
 
 def _nothing() -> Any:
@@ -64,7 +64,8 @@ class Experiment:
 
   `settings` are config keys of all conditions. `panels` and `curve` are
   measures; a curve is drawn over training. `minutes` is roughly what three
-  seeds take on two CPU cores, start models included.
+  seeds take on two CPU cores, start models included: estimated from the times
+  of the quickstart.
   """
 
   name: str
@@ -154,7 +155,7 @@ _EXPERIMENTS = (
       _size("large", "Large (4 layers of 160)", "worldfacts_planner_large"),
     ),
     settings={"training.evaluate_first": True},
-    minutes=75,
+    minutes=85,
     per_checkpoint=True,
   ),
   Experiment(

@@ -31,6 +31,8 @@ def test_a_seed_s_conditions_share_one_start_model(tmp_path):
       run = _named(planned, f"seed{seed}/{name}")
       checkpoint = _flag(run, "config.model.checkpoint")
       assert checkpoint == str(base.run_dir / "base")
+      if name == "untrained":
+        assert _flag(run, "checkpoint") == checkpoint
       assert run.needs == (base.run_dir,)
       assert _flag(run, "config.warm_start.enabled") == "false"
       assert _flag(run, "config.run.seed") == str(seed)
@@ -61,11 +63,39 @@ def test_experiments_share_start_models(tmp_path):
 
 def test_an_evaluation_does_not_train(tmp_path):
   planned = _plan(tmp_path)
-  assert (
-    _flag(_named(planned, "0/untrained"), "config.training.iterations") == "0"
-  )
+  untrained = _named(planned, "0/untrained")
+  assert untrained.command[1].endswith("evaluate.py")
+  assert _flag(untrained, "benchmark") == "worldfacts"
   trained = _named(planned, "0/flow_grpo")
   assert _flag(trained, "config.training.iterations") == "24"
+
+
+def test_frozen_modules_stay_the_start_model(tmp_path):
+  """What was trained is evaluated beside the modules it was trained with."""
+  planned = _plan(
+    tmp_path, "turn_budget", warm_start__enabled=False, model__checkpoint="m"
+  )
+  trained, evaluated = planned[0], _named(planned, "seed0/turns_10")
+  assert _flag(evaluated, "checkpoint") == str(trained.run_dir)
+  checkpoints = [
+    a for a in evaluated.command if a.startswith("--config.model.checkpoint")
+  ]
+  assert checkpoints[-1].endswith("/m")
+  evaluation = _named(_plan(tmp_path), "seed1/sft/evaluation")
+  base = _flag(evaluation, "config.model.checkpoint")
+  assert base.startswith(str(tmp_path / "bases" / "seed1"))
+
+
+def test_several_sources_of_questions_are_refused(tmp_path):
+  with pytest.raises(errors.UserError, match="one source"):
+    _plan(
+      tmp_path,
+      tasks__train="mix:jsonl:a@1,jsonl:b@1",
+      tasks__evaluation="mix:jsonl:a@1,jsonl:b@1",
+      tools__enabled=("base_generator",),
+      warm_start__enabled=False,
+      model__checkpoint="m",
+    )
 
 
 def test_sft_imitates_what_the_teacher_showed(tmp_path):
@@ -76,7 +106,7 @@ def test_sft_imitates_what_the_teacher_showed(tmp_path):
   assert _flag(shown, "questions") == str(24 * 10)
   assert _flag(sft, "rollouts") == str(shown.run_dir)
   assert shown.run_dir in sft.needs
-  assert _flag(evaluation, "config.model.checkpoint") == str(sft.run_dir)
+  assert _flag(evaluation, "checkpoint") == str(sft.run_dir)
   assert evaluation.needs == (sft.run_dir,)
   place = [p for p in _places(tmp_path) if p.condition == "sft"][0]
   assert place.evaluation.name == "evaluation"
@@ -126,7 +156,7 @@ def test_a_model_of_one_s_own_needs_no_start_model(tmp_path):
   )
   assert not [run for run in planned if "bases" in str(run.run_dir)]
   checkpoint = [
-    a for a in _named(planned, "0/untrained").command if "checkpoint=" in a
+    a for a in _named(planned, "0/flow_grpo").command if "checkpoint=" in a
   ][-1]
   assert checkpoint.endswith("some/model")
 

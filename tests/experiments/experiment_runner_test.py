@@ -52,7 +52,7 @@ def test_every_run_once_and_in_order(experiment):
   assert outcome == runner.Outcome(missing=(), stopped=False)
   calls = experiment.calls()
   assert [call.split()[0] for call in calls] == [
-    *("train", "train", "demonstrate", "sft", "train", "train"),
+    *("train", "evaluate", "demonstrate", "sft", "evaluate", "train"),
   ] * 2
   assert experiment.said[0].startswith("[1/12] seed 0, start model: started")
   assert "left" in experiment.said[-1]
@@ -86,7 +86,7 @@ def test_then_only_what_is_missing_is_run(experiment, tmp_path):
   assert not Experiment(tmp_path).run().missing
   assert experiment.calls() == [
     "sft seed0/sft",
-    "train sft/evaluation",
+    "evaluate sft/evaluation",
     "train seed1/flow_grpo",
   ]
 

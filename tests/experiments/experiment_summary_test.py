@@ -54,10 +54,14 @@ def _found(tmp_path, accuracies, experiment="training"):
   places = plan.places(chosen, settings)
   for place in places:
     value = accuracies.get(place.condition, (None, None))[place.seed]
-    if value is not None:
+    if value is None:
+      continue
+    if chosen.condition(place.condition).program == table.TRAIN:
       fake_run.write_run(place.evaluation, value, before=0.25)
-      if place.training:
-        fake_run.write_run(place.training, 0.0)
+    else:
+      fake_run.write_result(place.evaluation, value)
+    if place.training:
+      fake_run.write_run(place.training, 0.0)
   return chosen, summary.read(chosen, places)
 
 
@@ -76,6 +80,8 @@ def test_means_over_seeds(tmp_path):
   untrained, sft, trained = result["conditions"]
   assert sft["means"]["accuracy"]["mean"] == 0.625
   assert sft["means"]["accuracy"]["high"] == pytest.approx(0.625 + 1.588, 1e-3)
+  assert sft["means"]["sampled_tokens"]["mean"] == 200  # of its training
+  assert "seconds" not in untrained["means"]
   assert trained["means"]["accuracy/one_hop"]["mean"] == 0.875
   assert trained["means"]["before/accuracy"]["mean"] == 0.25
   assert trained["means"]["mean_turns"]["mean"] == 2.5

@@ -33,7 +33,9 @@ if told == "stop":
   sys.exit(0)
 sys.path.insert(0, %r)
 import fake_run
-fake_run.write_run(run_dir, told)
+evaluate = pathlib.Path(__file__).stem == "evaluate"
+write = fake_run.write_result if evaluate else fake_run.write_run
+write(run_dir, told)
 print("DONE")
 """
 
@@ -42,7 +44,7 @@ def make(folder: pathlib.Path, **behaviour) -> pathlib.Path:
   """The scripts; `set_behaviour` changes what they do."""
   folder.mkdir()
   here = str(pathlib.Path(__file__).parent)
-  for script in ("train.py", "sft.py", "demonstrate.py"):
+  for script in ("train.py", "sft.py", "demonstrate.py", "evaluate.py"):
     (folder / script).write_text(textwrap.dedent(_SCRIPT % here))
   set_behaviour(folder, **behaviour)
   return folder

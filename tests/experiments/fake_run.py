@@ -48,6 +48,24 @@ def write_run(
   (run_dir / "config.json").write_text(json.dumps({"run": {"seed": seed}}))
 
 
+def write_result(
+  out: pathlib.Path, accuracy: float, family: str = "one_hop"
+) -> None:
+  """What launch/evaluate.py leaves of the same four questions."""
+  result = {
+    "accuracy": accuracy,
+    "interval": [accuracy / 2, accuracy],
+    "families": {family: accuracy},
+    "questions": 4,
+    "mean_turns": 2.5,
+    "tool_error_rate": 0.4,
+    "right": {f"q{n}": [int(n < 4 * accuracy)] for n in range(4)},
+  }
+  path = out / "worldfacts" / "result.json"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(result))
+
+
 def _write_lines(path: pathlib.Path, rows) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))

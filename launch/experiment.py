@@ -16,8 +16,9 @@ names its log and the others go on. All conditions of a seed start from the
 same model, which worldfacts makes once per seed for all experiments beside
 each other; with --config.model.checkpoint there is nothing to make.
 
-Three seeds take about an hour on two CPU cores (--list says more closely),
-with 24 iterations of training; --config.training.iterations changes that.
+Three seeds take half an hour to an hour and a half on two CPU cores (--list
+has an estimate for each), with 24 iterations of training;
+--config.training.iterations changes that.
 OUT gets result.json, result.md and figure.svg. docs/experiments.md says what
 is asked and what the paper found. Exit code 1: something is missing.
 """

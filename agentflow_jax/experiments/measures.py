@@ -23,12 +23,13 @@ PARSE_FAILURES = "parse_failure_rate"
 PLAN_TOKENS = "completion_tokens"
 SAMPLED_TOKENS = "sampled_tokens"
 SECONDS = "seconds"
+GAIN = "gain"  # accuracy after training less that before it
 FAMILY = "accuracy/"  # prefix
 BEFORE = "before/"  # prefix: of the evaluation before training
 
 # Of an evaluation, as evaluation/scores.py writes them.
 _OF_EVALUATION = (ACCURACY, TURNS, TOOL_ERRORS, PARSE_FAILURES, PLAN_TOKENS)
-_PERCENT = (ACCURACY, TOOL_ERRORS, PARSE_FAILURES)
+_PERCENT = (ACCURACY, TOOL_ERRORS, PARSE_FAILURES, GAIN)
 TITLES: Mapping[str, str] = {
   ACCURACY: "held-out accuracy",
   TURNS: "mean turns",
@@ -37,6 +38,7 @@ TITLES: Mapping[str, str] = {
   PLAN_TOKENS: "tokens per plan",
   SAMPLED_TOKENS: "tokens sampled in training",
   SECONDS: "seconds of training",
+  GAIN: "gain by training",
 }
 
 
@@ -103,6 +105,8 @@ def measure(
   if when == "after":
     if before is not None:
       values |= {BEFORE + k: v for k, v in _of_evaluation(before).items()}
+      if BEFORE + ACCURACY in values:
+        values[GAIN] = values[ACCURACY] - values[BEFORE + ACCURACY]
     trained = run if training_dir is None else run_data.load(training_dir)
     values |= _of_training(trained.metrics)
   return Measured(

@@ -247,6 +247,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     name
     for name in (
       measures.BEFORE + measures.ACCURACY,
+      measures.GAIN,
       *families,
       measures.TURNS,
       measures.TOOL_ERRORS,

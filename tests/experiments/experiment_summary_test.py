@@ -84,6 +84,7 @@ def test_means_over_seeds(tmp_path):
   assert "seconds" not in untrained["means"]
   assert trained["means"]["accuracy/one_hop"]["mean"] == 0.875
   assert trained["means"]["before/accuracy"]["mean"] == 0.25
+  assert trained["means"]["gain"]["mean"] == 0.625
   assert trained["means"]["mean_turns"]["mean"] == 2.5
   assert trained["means"]["sampled_tokens"]["mean"] == 200
   assert trained["means"]["seconds"]["mean"] == 6

@@ -25,6 +25,7 @@ LAYERS = (
   ("evaluation",),
   ("training",),
   ("assembly",),
+  ("experiments",),
   ("testing",),  # fakes, for tests and benchmarks
   ("benchmarks",),
   ("launch", "configs"),

@@ -17,7 +17,10 @@ from agentflow_jax.core import errors
 from agentflow_jax.training import overrides
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-DOCS = ("README.md", "BUILD.md", "CHANGELOG.md", "third_party/README.md")
+DOCS = (
+  *("README.md", "BUILD.md", "CHANGELOG.md", "third_party/README.md"),
+  "docs/experiments.md",
+)
 LISTED = ("agentflow_jax", "launch", "configs")
 LIST_START = "<!-- file list: python tests/docs_checks.py -->"
 LIST_END = "<!-- end of the file list -->"

@@ -17,6 +17,22 @@ def _qwen2_5(hidden, layers, heads, kv_heads, intermediate, tied, vocab=151936):
   )
 
 
+def _worldfacts(hidden, layers):
+  return architecture_lib.Architecture(
+    vocab_size=4096,
+    hidden_size=hidden,
+    num_layers=layers,
+    num_heads=4,
+    num_kv_heads=2,
+    # Twice hidden / heads: a head copies a token through its value vector, and
+    # half as many dimensions tell thousands of tokens apart too slowly.
+    head_dim=hidden // 2,
+    intermediate_size=3 * hidden,
+    max_positions=4096,
+    rope_theta=10_000.0,
+  )
+
+
 def _qwen3(hidden, layers, heads, intermediate, tied):
   return architecture_lib.Architecture(
     family="qwen3",
@@ -34,19 +50,10 @@ def _qwen3(hidden, layers, heads, intermediate, tied):
 
 ARCHITECTURES = {
   # The embedded default: learns in minutes on two CPU cores.
-  "worldfacts_planner": architecture_lib.Architecture(
-    vocab_size=4096,
-    hidden_size=128,
-    num_layers=3,
-    num_heads=4,
-    num_kv_heads=2,
-    # Twice hidden / heads: a head copies a token through its value vector, and
-    # 32 dimensions tell thousands of tokens apart too slowly.
-    head_dim=64,
-    intermediate_size=384,
-    max_positions=4096,
-    rope_theta=10_000.0,
-  ),
+  "worldfacts_planner": _worldfacts(128, 3),
+  # The same planner smaller and larger, to see what its size does.
+  "worldfacts_planner_small": _worldfacts(96, 2),
+  "worldfacts_planner_large": _worldfacts(160, 4),
   "bench_tiny": architecture_lib.Architecture(
     vocab_size=4096,
     hidden_size=256,

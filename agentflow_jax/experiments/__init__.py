@@ -1,0 +1,1 @@
+"""The paper's questions in miniature: conditions, seeds, intervals."""

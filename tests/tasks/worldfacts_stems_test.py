@@ -13,11 +13,11 @@ def maker():
 
 
 def test_words_are_cut_before_their_last_letters():
-  maker = stems.NameMaker(["Bogota", "New Laos", "On the Road", "Tin", "d'Or"])
-  assert maker.stems == ("Bogo", "La", "Ro")
-  assert maker.endings == ("ad", "os", "ta")
+  maker = stems.NameMaker(["Bogota", "Tin", "On the Road", "Pi", "d'Or"])
+  assert maker.stems == ("Bogo", "Ro", "T")
+  assert maker.endings == ("ad", "in", "ta")
   words = {maker.word(random.Random(seed)) for seed in range(99)}
-  assert words == {"Bogoad", "Bogoos", "Laad", "Lata", "Roos", "Rota"}
+  assert words == {"Bogoad", "Bogoin", "Roin", "Rota", "Tad", "Tta"}
 
 
 def test_every_stem_takes_part_the_held_out_ones_too(maker):

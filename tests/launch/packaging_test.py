@@ -1,7 +1,11 @@
 """setup.py: what the package reads at run time is installed with it."""
 
+import ast
+import importlib.metadata
 import pathlib
+import re
 import runpy
+import sys
 
 import pytest
 import setuptools
@@ -52,3 +56,40 @@ def test_torch_comes_with_extras_for_developers_only(arguments):
   assert with_torch == {"bench", "dev"}
   assert set(extras["test"]) < set(extras["dev"])
   assert not any("torch" in name for name in arguments["install_requires"])
+
+
+def test_every_imported_library_is_required_by_name(arguments):
+  """Not left to come along with another, like jinja2 with torch."""
+  distributions = importlib.metadata.packages_distributions()
+  required = {
+    re.split(r"[^\w-]", requirement)[0].lower().replace("_", "-")
+    for requirements in (
+      arguments["install_requires"],
+      *arguments["extras_require"].values(),
+    )
+    for requirement in requirements
+  }
+  # Installed where the tests run or not, these are extras.
+  outside = {"tunix", "wandb", "torch"}
+  for module, path in sorted(_imported()):
+    if module not in outside:
+      names = {
+        name.lower().replace("_", "-") for name in distributions.get(module, ())
+      }
+      assert names & required, f"{path}: {module} is not in setup.py"
+
+
+def _imported():
+  """Yields (top-level module, path) of imports from outside."""
+  for path in (_ROOT / "agentflow_jax").rglob("*.py"):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+      if isinstance(node, ast.Import):
+        modules = [alias.name for alias in node.names]
+      elif isinstance(node, ast.ImportFrom) and not node.level:
+        modules = [node.module or ""]
+      else:
+        continue
+      for module in modules:
+        top = module.split(".")[0]
+        if top != "agentflow_jax" and top not in sys.stdlib_module_names:
+          yield top, path.name

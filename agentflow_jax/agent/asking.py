@@ -4,8 +4,6 @@ Every module asks through here, so no call starts after the deadline, none is
 awaited past it, and each is recorded with the prompt it saw.
 """
 
-import dataclasses
-
 from agentflow_jax.core import deadline as deadline_lib
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
@@ -33,7 +31,7 @@ async def ask(
       f"the {role} was not asked: the deadline had passed"
     )
   if role != context.role:
-    context = dataclasses.replace(context, role=role)
+    context = context.at(role=role)
   completion = await deadline_lib.within(
     engine.generate(messages, sampling, context),
     context.deadline,

@@ -229,7 +229,7 @@ class _Run:
       question=scene.question,
       memory=scene.render(self._memory),
       analysis=scene.analysis,
-      context=dataclasses.replace(scene.context, turn=len(self._turns)),
+      context=scene.context.at(turn=len(self._turns)),
     )
     self._final_calls.append(call)
     text, _ = quoting.cut_middle(call.completion.text, _MAX_OUTPUT_CHARS)

@@ -73,5 +73,5 @@ class Generator:
       messages_lib.ModuleRole.GENERATOR,
       messages,
       self.sampling,
-      dataclasses.replace(context, call=number),
+      context.at(call=number),
     )

@@ -227,9 +227,7 @@ class Run:
   def _at(
     self, index: int, role: messages_lib.ModuleRole
   ) -> engine_lib.CallContext:
-    return dataclasses.replace(
-      self._context, turn=index, role=role, deadline=self.deadline
-    )
+    return self._context.at(turn=index, role=role, deadline=self.deadline)
 
   def _tokens(self, call: trajectory_lib.ModuleCall) -> int:
     """Of the whole text; counted from its words if there are no ids."""

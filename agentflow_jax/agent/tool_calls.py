@@ -98,7 +98,7 @@ async def run_command(
   outcome = CommandOutcome()
   for number, arguments in enumerate(parsed[:max_calls]):
     if number != context.call:
-      context = dataclasses.replace(context, call=number)
+      context = context.at(call=number)
     call, result = await run_arguments(
       arguments,
       tool,
@@ -198,7 +198,7 @@ async def _one_try(
   deadline = context.deadline.sooner(limits.timeout_s)
   started_s = time.monotonic()
   task = asyncio.ensure_future(
-    _guarded(tool, arguments, dataclasses.replace(context, deadline=deadline))
+    _guarded(tool, arguments, context.at(deadline=deadline))
   )
   try:
     finished, _ = await asyncio.wait({task}, timeout=deadline.remaining_s())

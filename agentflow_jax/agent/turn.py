@@ -98,9 +98,7 @@ async def take_turn(
     PromptTooLongError: a module's prompt does not fit its engine.
   """
   turn.deadline = scene.context.deadline.sooner(scene.settings.turn_timeout_s)
-  context = dataclasses.replace(
-    scene.context, turn=turn.index, deadline=turn.deadline
-  )
+  context = scene.context.at(turn=turn.index, deadline=turn.deadline)
   shown = scene.render(memory)
   turn.decision, call = await scene.modules.planner.plan(
     question=scene.question,
@@ -174,7 +172,7 @@ async def _act(
     max_calls=scene.settings.max_calls_per_turn,
     limits=scene.settings.tool_limits,
     count_tokens=scene.count_tokens,
-    context=dataclasses.replace(context, role=messages_lib.ModuleRole.TOOL),
+    context=context.at(role=messages_lib.ModuleRole.TOOL),
   )
   if turn.outcome.failure:
     raise errors.ToolHostError(turn.outcome.failure)

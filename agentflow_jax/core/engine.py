@@ -34,7 +34,7 @@ class SamplingParams:
   stop: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CallContext:
   """Where in a run a call happens: seeds the sampler, names the session.
 
@@ -54,6 +54,32 @@ class CallContext:
   turn: int = 0
   call: int = 0  # nth call of this role in this turn
   deadline: deadline_lib.Deadline = deadline_lib.NEVER
+
+  def at(
+    self,
+    *,
+    role: messages_lib.ModuleRole | None = None,
+    turn: int | None = None,
+    call: int | None = None,
+    deadline: deadline_lib.Deadline | None = None,
+  ) -> "CallContext":
+    """This context at another place of its episode.
+
+    As `dataclasses.replace`, which takes several times as long: a turn moves
+    its context about ten times, a fifth of all host time.
+    """
+    moved = object.__new__(CallContext)
+    fields = moved.__dict__  # not a slotted class, so that this can be
+    fields.update(self.__dict__)
+    if role is not None:
+      fields["role"] = role
+    if turn is not None:
+      fields["turn"] = turn
+    if call is not None:
+      fields["call"] = call
+    if deadline is not None:
+      fields["deadline"] = deadline
+    return moved
 
   @property
   def session(self) -> tuple[str, str, int, str]:

@@ -56,6 +56,11 @@ class Redactor:
       if _SECRET_NAME.search(name)
     )
 
+  @property
+  def idle(self) -> bool:
+    """Whether there is nothing to hide."""
+    return self._pattern is None
+
   def __call__(self, text: str) -> str:
     if self._pattern is None:
       return text

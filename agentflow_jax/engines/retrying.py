@@ -9,7 +9,6 @@ sampled. `PromptTooLongError` and bugs travel on at once.
 """
 
 import asyncio
-import dataclasses
 import random
 from collections.abc import Sequence
 
@@ -114,9 +113,7 @@ class RetryingEngine:
   ) -> engine_lib.Completion:
     deadline = context.deadline.sooner(self._timeout_s)
     return await deadline_lib.within(
-      self._engine.generate(
-        messages, sampling, dataclasses.replace(context, deadline=deadline)
-      ),
+      self._engine.generate(messages, sampling, context.at(deadline=deadline)),
       deadline,
       f"the {context.role} call",
     )

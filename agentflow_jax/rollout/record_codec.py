@@ -23,28 +23,37 @@ from typing import Any
 
 _NON_FINITE = ("nan", "inf", "-inf")
 _MAX_DEPTH = 50
+_PLAIN = frozenset({str, int, bool, types.NoneType})
 
 
 def encode(value: Any) -> Any:
   """The JSON form of a value of a declared field."""
-  if dataclasses.is_dataclass(value):
-    return {
-      field.name: encode(getattr(value, field.name))
-      for field in dataclasses.fields(value)
-    }
-  if isinstance(value, tuple):
+  kind = type(value)
+  if kind in _PLAIN:  # most of what a record holds; enums are not among them
+    return value
+  if kind is tuple:
     kinds = set(map(type, value))
     if kinds == {int} or (kinds == {float} and all(map(math.isfinite, value))):
       return list(value)  # token ids and logprobs: by the thousand
     return [encode(child) for child in value]
+  if names := _names(kind):
+    return {name: encode(getattr(value, name)) for name in names}
   if isinstance(value, enum.Enum):
     return value.value
   if isinstance(value, Mapping):
     return _encode_literal(dict(value), 0)
-  if isinstance(value, bool | int | str) or value is None:
+  if isinstance(value, bool | int | str):
     return value
   number = float(value)  # float32 scalars of an engine too
   return number if math.isfinite(number) else str(number)
+
+
+@functools.cache
+def _names(kind: type) -> tuple[str, ...]:
+  """The fields of a dataclass; none of anything else."""
+  if not dataclasses.is_dataclass(kind):
+    return ()
+  return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def decode(kind: Any, value: Any, where: str) -> Any:

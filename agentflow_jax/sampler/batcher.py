@@ -58,9 +58,9 @@ class Batcher:
     self._cache: Any = None
     self._windows = 1  # of the next decode dispatch
     self._waiting: collections.deque[Ticket] = collections.deque()
-    self._lock = threading.Lock()  # counters and trie
+    self._lock = threading.Lock()  # counters and prompts
     self._counters = metrics_lib.Counters()
-    self._trie = metrics_lib.PromptTrie()
+    self._distinct = metrics_lib.DistinctPrompts()
 
   @property
   def busy(self) -> bool:
@@ -87,14 +87,14 @@ class Batcher:
     # overflowed must not leave anything behind.
     self._cache = None
     with self._lock:
-      self._trie.clear()
+      self._distinct.clear()
 
   def metrics(self, *, reset: bool) -> dict[str, float]:
     with self._lock:
       summary = self._counters.summary()
       if reset:
         self._counters = metrics_lib.Counters()
-        self._trie.clear()
+        self._distinct.clear()
     return {**summary, "compiles": float(self._programs.compiles)}
 
   def open_tickets(self) -> list[Ticket]:
@@ -160,7 +160,7 @@ class Batcher:
         counters.copied_tokens += placement.copied
         counters.computed_tokens += placement.computed
         counters.chunk_tokens += placement.padded
-        counters.unique_tokens += self._trie.add(ticket.prompt)
+        counters.unique_tokens += self._distinct.add(ticket.prompt)
         counters.queue_ages_s.append(waited_s)
 
   def _compact(self) -> None:

@@ -1,61 +1,55 @@
 """What a sampler did: counts, rates and shares since the last reset.
 
-`PromptTrie` counts the distinct prompt tokens, which is what an ideal prefix
-cache would compute; `Counters` turns raw counts into the metrics a training
-run logs. No jax, no clock.
+`DistinctPrompts` counts the distinct prompt tokens, which is what an ideal
+prefix cache would compute; `Counters` turns raw counts into the metrics a
+training run logs. No jax, no clock.
 """
 
+import bisect
 import collections
 import dataclasses
 
 import numpy as np
 
-_SEGMENT_TOKENS = 64
-# The trie is emptied beyond this, so that a server can run for weeks.
-_MAX_TRIE_TOKENS = 8_000_000
+# Prompts are forgotten beyond this, so that a server can run for weeks.
+_MAX_KEPT_TOKENS = 8_000_000
 _MAX_AGES = 65_536  # the latest ones count
 
 
-class PromptTrie:
+class DistinctPrompts:
   """Counts tokens of prompts that no earlier prompt shared as a prefix.
 
-  A trie of 64-token segments: the last, partly matching segment is compared
-  with every sibling, so the count is exact.
+  The prompts lie sorted. The longest prefix that one shares with any of them
+  it shares with a neighbour in that order, so two comparisons do.
   """
 
   def __init__(self):
     self.clear()
 
   def clear(self) -> None:
-    self._root: dict = {}
+    self._sorted: list[bytes] = []
     self._tokens = 0
 
   def add(self, prompt: np.ndarray) -> int:
     """Inserts int32 `prompt`; returns how many of its tokens are new."""
-    if self._tokens > _MAX_TRIE_TOKENS:
+    if self._tokens > _MAX_KEPT_TOKENS:
       self.clear()
-    node, known, start = self._root, 0, 0
-    matching = True
-    while start < len(prompt):
-      segment = prompt[start : start + _SEGMENT_TOKENS]
-      key = segment.tobytes()
-      if matching:
-        if key in node:
-          known += len(segment)
-        else:
-          known += max((_common(segment, k) for k in node), default=0)
-          matching = False
-      node = node.setdefault(key, {})
-      start += len(segment)
-    self._tokens += len(prompt) - known
+    key = prompt.tobytes()
+    index = bisect.bisect_left(self._sorted, key)
+    neighbours = self._sorted[max(0, index - 1) : index + 1]
+    known = max((_common(prompt, other) for other in neighbours), default=0)
+    if known < len(prompt):  # else it is the start of one that is there
+      self._sorted.insert(index, key)
+      self._tokens += len(prompt)
     return len(prompt) - known
 
 
-def _common(segment: np.ndarray, key: bytes) -> int:
+def _common(prompt: np.ndarray, key: bytes) -> int:
   other = np.frombuffer(key, np.int32)
-  size = min(len(segment), len(other))
-  differs = segment[:size] != other[:size]
-  return int(differs.argmax()) if differs.any() else size
+  size = min(len(prompt), len(other))
+  differs = prompt[:size] != other[:size]
+  first = int(differs.argmax()) if size else 0
+  return first if size and differs[first] else size
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -67,7 +61,7 @@ class Counters:
   kept_tokens: int = 0  # of those: already in the slot
   copied_tokens: int = 0  # of those: copied from another slot
   computed_tokens: int = 0  # of those: computed
-  unique_tokens: int = 0  # distinct prompt tokens, see PromptTrie
+  unique_tokens: int = 0  # distinct prompt tokens, see DistinctPrompts
   chunk_tokens: int = 0  # computed with padding
   completion_tokens: int = 0
   extend_dispatches: int = 0

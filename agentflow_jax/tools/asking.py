@@ -5,8 +5,6 @@ One user message: the tool's instructions, then the query as the last line
 whoever called, which gives tools their own sampling keys and session.
 """
 
-import dataclasses
-
 from agentflow_jax.core import deadline as deadline_lib
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
@@ -38,7 +36,7 @@ async def ask(
     completion = await engine.generate(
       (message,),
       sampling,
-      dataclasses.replace(context, role=messages_lib.ModuleRole.TOOL),
+      context.at(role=messages_lib.ModuleRole.TOOL),
     )
   except errors.PromptTooLongError as error:
     # Not the planner's context but this one query: the episode goes on.

@@ -15,17 +15,17 @@ def _unique(prompts) -> int:
   return len({tuple(p[: i + 1]) for p in prompts for i in range(len(p))})
 
 
-def test_trie_counts_what_no_earlier_prompt_shared():
-  trie = metrics.PromptTrie()
+def test_distinct_prompts_counts_what_no_earlier_prompt_shared():
+  distinct = metrics.DistinctPrompts()
   prompt = np.arange(200, dtype=np.int32)
   other = np.concatenate([prompt[:150], prompt[:20]])
-  assert trie.add(prompt) == 200
-  assert trie.add(prompt) == 0
-  assert trie.add(prompt[:77]) == 0
-  assert trie.add(other) == 20
-  assert trie.add(np.empty(0, np.int32)) == 0
-  trie.clear()
-  assert trie.add(other) == 170
+  assert distinct.add(prompt) == 200
+  assert distinct.add(prompt) == 0
+  assert distinct.add(prompt[:77]) == 0
+  assert distinct.add(other) == 20
+  assert distinct.add(np.empty(0, np.int32)) == 0
+  distinct.clear()
+  assert distinct.add(other) == 170
 
 
 @settings(max_examples=200, deadline=None)
@@ -36,25 +36,25 @@ def test_trie_counts_what_no_earlier_prompt_shared():
     max_size=12,
   )
 )
-def test_trie_agrees_with_a_set_of_prefixes(shapes):
+def test_distinct_prompts_agrees_with_a_set_of_prefixes(shapes):
   """Prompts that leave a common one at some length and go on their own way."""
   common = np.random.default_rng(0).integers(0, 2, 200)
   prompts = []
   for seed, shared, own in shapes:
     tail = np.random.default_rng(seed).integers(0, 2, own)
     prompts.append(np.concatenate([common[:shared], tail]).astype(np.int32))
-  trie = metrics.PromptTrie()
-  added = [trie.add(prompt) for prompt in prompts]
+  distinct = metrics.DistinctPrompts()
+  added = [distinct.add(prompt) for prompt in prompts]
   for count in range(1, len(prompts) + 1):
     assert sum(added[:count]) == _unique([p.tolist() for p in prompts[:count]])
 
 
-def test_trie_is_emptied_when_it_grows_too_big(monkeypatch):
-  monkeypatch.setattr(metrics, "_MAX_TRIE_TOKENS", 100)
-  trie = metrics.PromptTrie()
+def test_distinct_prompts_is_emptied_when_it_grows_too_big(monkeypatch):
+  monkeypatch.setattr(metrics, "_MAX_KEPT_TOKENS", 100)
+  distinct = metrics.DistinctPrompts()
   prompt = np.arange(101, dtype=np.int32)
-  assert trie.add(prompt) == 101
-  assert trie.add(prompt) == 101
+  assert distinct.add(prompt) == 101
+  assert distinct.add(prompt) == 101
 
 
 def test_summary_of_hand_made_counts():

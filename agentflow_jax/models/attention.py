@@ -10,7 +10,12 @@ Axes: B row, T token, N query heads, K key/value heads, H head dim.
 import jax
 import jax.numpy as jnp
 
-from agentflow_jax.models import blockwise, mesh_axes, tpu_attention
+from agentflow_jax.models import (
+  blockwise,
+  mesh_axes,
+  staircase,
+  tpu_attention,
+)
 
 DENSE_LIMIT_TOKENS = 2048
 _MASKED = -1e30  # finite, so that a fully masked (padding) row stays finite
@@ -52,37 +57,38 @@ def dense_attention(q_BTNH, k_BSKH, v_BSKH, mask_BTS):
 def tree_attend(subtree_end_BT):
   """An `Attend` for `transformer.forward` over packed rows (no cache).
 
-  Rows up to `DENSE_LIMIT_TOKENS` use the dense form. Longer ones need memory
-  linear in the row: the Pallas kernels on TPUs, the blockwise form elsewhere.
-  The numbers agree to rounding.
+  Rows up to `DENSE_LIMIT_TOKENS` use the dense form, or its staircase on a
+  CPU. Longer ones need memory linear in the row: the Pallas kernels on TPUs,
+  the blockwise form elsewhere. The numbers agree to rounding.
   """
+  # What jit was told about its arguments, so that a program compiled on one
+  # machine for another gets the other's kernels.
+  mesh = jax.typeof(subtree_end_BT).sharding.mesh
+  platform = _platform(mesh)
   if subtree_end_BT.shape[1] > DENSE_LIMIT_TOKENS:
-    # What jit was told about its arguments, so that a program compiled on one
-    # machine for another gets the other's kernels.
-    mesh = jax.typeof(subtree_end_BT).sharding.mesh
-    linear = blockwise.blockwise_attention
-    if _is_tpu(mesh):
-      linear = _on_each_device(tpu_attention.tpu_attention, mesh)
+    form = blockwise.blockwise_attention
+    if platform == "tpu":
+      form = _on_each_device(tpu_attention.tpu_attention, mesh)
+  elif platform == "cpu":
+    form = staircase.staircase_attention
+  else:
+    mask_BTT = tree_mask(subtree_end_BT)
 
-    def attend_linear(layer, q_BTNH, k_BTKH, v_BTKH, carry):
-      del layer
-      return linear(q_BTNH, k_BTKH, v_BTKH, subtree_end_BT), carry
-
-    return attend_linear
-  mask_BTT = tree_mask(subtree_end_BT)
+    def form(q_BTNH, k_BTKH, v_BTKH, _):
+      return dense_attention(q_BTNH, k_BTKH, v_BTKH, mask_BTT)
 
   def attend(layer, q_BTNH, k_BTKH, v_BTKH, carry):
     del layer
-    return dense_attention(q_BTNH, k_BTKH, v_BTKH, mask_BTT), carry
+    return form(q_BTNH, k_BTKH, v_BTKH, subtree_end_BT), carry
 
   return attend
 
 
-def _is_tpu(mesh) -> bool:
-  """Whether programs over `mesh` (if empty: of this process) run on TPUs."""
+def _platform(mesh) -> str:
+  """Where programs over `mesh` (if empty: of this process) run."""
   device = mesh.abstract_device
   kind = jax.default_backend() if device is None else device.device_kind
-  return kind.lower().startswith("tpu")
+  return "tpu" if kind.lower().startswith("tpu") else kind.lower()
 
 
 def _on_each_device(attend, mesh):

@@ -1,4 +1,4 @@
-"""The tree rule by hand, and the blockwise form against the dense one."""
+"""The tree rule by hand, and the other forms against the dense one."""
 
 import functools
 
@@ -10,7 +10,16 @@ from attention_examples import inputs, random_tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentflow_jax.models import attention, blockwise
+from agentflow_jax.models import attention, blockwise, staircase
+
+
+def _blockwise(q, k, v, end):
+  return blockwise.blockwise_attention(q, k, v, end, block_tokens=16)
+
+
+_FORMS = pytest.mark.parametrize(
+  "form", [_blockwise, staircase.staircase_attention]
+)
 
 
 def test_tree_mask_by_hand():
@@ -52,16 +61,17 @@ def test_head_n_reads_key_head_n_over_group():
     np.testing.assert_allclose(got[:, :, head], one[:, :, 0], atol=1e-6)
 
 
+@_FORMS
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 4))
-def test_blockwise_equals_dense_on_any_tree(seed, rows):
+@given(seed=st.integers(0, 2**31), rows=st.integers(1, 4))
+def test_forms_equal_dense_on_any_tree(form, seed, rows):
   rng = np.random.default_rng(seed)
-  length, block = 70, 16
+  length = 70
   q, k, v, weight = inputs(rng, 4, length)
   q, k, v, weight = (x.at[rows:].set(0) for x in (q, k, v, weight))
   end = jnp.asarray(np.stack([random_tree(length, rng) for _ in range(4)]))
   want, want_grads = _dense_and_gradients(q, k, v, end, weight)
-  got, got_grads = _blockwise_and_gradients(q, k, v, end, weight, block)
+  got, got_grads = _and_gradients(form, q, k, v, end, weight)
   np.testing.assert_allclose(got, want, atol=1e-5, rtol=0)
   for one, other in zip(got_grads, want_grads, strict=True):
     scale = max(1.0, float(jnp.abs(other).max()))
@@ -78,36 +88,38 @@ def _dense_and_gradients(q, k, v, end, weight):
   return out, grads
 
 
-@functools.partial(jax.jit, static_argnums=5)
-def _blockwise_and_gradients(q, k, v, end, weight, block):
+@functools.partial(jax.jit, static_argnums=0)
+def _and_gradients(form, q, k, v, end, weight):
   def loss(q, k, v):
-    out = blockwise.blockwise_attention(q, k, v, end, block_tokens=block)
+    out = form(q, k, v, end)
     return jnp.sum(out * weight), out
 
   grads, out = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
   return out, grads
 
 
-@pytest.mark.parametrize("length", [1, 16, 33])
-def test_lengths_around_the_block_size(length):
+@_FORMS
+@pytest.mark.parametrize("length", [1, 16, 33, 290])
+def test_lengths_around_the_block_size(form, length):
   rng = np.random.default_rng(length)
   q, k, v, weight = inputs(rng, 2, length)
   end = jnp.asarray(np.stack([random_tree(length, rng, 5) for _ in range(2)]))
   want, want_grads = _dense_and_gradients(q, k, v, end, weight)
-  got, got_grads = _blockwise_and_gradients(q, k, v, end, weight, 16)
+  got, got_grads = _and_gradients(form, q, k, v, end, weight)
   assert got.shape == want.shape
   np.testing.assert_allclose(got, want, atol=1e-5, rtol=0)
   for one, other in zip(got_grads, want_grads, strict=True):
     np.testing.assert_allclose(one, other, atol=1e-4, rtol=1e-5)
 
 
-def test_bfloat16_stays_near_float32_and_keeps_its_type():
+@_FORMS
+def test_bfloat16_stays_near_float32_and_keeps_its_type(form):
   rng = np.random.default_rng(0)
   q, k, v, weight = inputs(rng, 1, 48)
   end = jnp.asarray(random_tree(48, rng))[None]
   want, want_grads = _dense_and_gradients(q, k, v, end, weight)
   half = [x.astype(jnp.bfloat16) for x in (q, k, v)]
-  got, got_grads = _blockwise_and_gradients(*half, end, weight, 16)
+  got, got_grads = _and_gradients(form, *half, end, weight)
   assert got.dtype == jnp.bfloat16
   np.testing.assert_allclose(
     got.astype(jnp.float32), want, atol=0.05, rtol=0.05
@@ -118,15 +130,14 @@ def test_bfloat16_stays_near_float32_and_keeps_its_type():
     assert error < 0.02 * jnp.linalg.norm(other)
 
 
-def test_padding_that_sees_nothing_is_finite_and_harmless():
+@_FORMS
+def test_padding_that_sees_nothing_is_finite_and_harmless(form):
   rng = np.random.default_rng(0)
   q, k, v, weight = inputs(rng, 1, 40)
   end = np.zeros(40, np.int32)
   end[:20] = 20  # the rest is padding that not even sees itself
   weight = weight.at[:, 20:].set(0)
-  got, grads = _blockwise_and_gradients(
-    q, k, v, jnp.asarray(end)[None], weight, 16
-  )
+  got, grads = _and_gradients(form, q, k, v, jnp.asarray(end)[None], weight)
   want, want_grads = _dense_and_gradients(
     q, k, v, jnp.asarray(end)[None], weight
   )
@@ -171,6 +182,34 @@ def test_tree_attend_changes_form_above_the_limit(monkeypatch):
     np.testing.assert_allclose(out, want, atol=1e-5, rtol=0)
     assert carry == "carry"
   assert calls == [33]
+
+
+def test_the_staircase_keeps_no_square_for_the_backward_pass():
+  """Temporary bytes of six layers' gradients grow little with each layer."""
+
+  def temporary_bytes(form, layers):
+    shape = jax.ShapeDtypeStruct((2, 256, 4, 16), jnp.float32)
+    kv = jax.ShapeDtypeStruct((2, 256, 2, 16), jnp.float32)
+    end = jax.ShapeDtypeStruct((2, 256), jnp.int32)
+
+    def loss(q, k, v, end):
+      def layer(q, _):
+        return form(q, k, v, end), None
+
+      return jnp.sum(jax.lax.scan(layer, q, length=layers)[0] ** 2)
+
+    compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(shape, kv, kv, end)
+    return compiled.compile().memory_analysis().temp_size_in_bytes
+
+  def dense(q, k, v, end):
+    return attention.dense_attention(q, k, v, attention.tree_mask(end))
+
+  square = 2 * 4 * 256 * 256 * 4
+  grown = {}
+  for form in (dense, staircase.staircase_attention):
+    grown[form] = temporary_bytes(form, 6) - temporary_bytes(form, 2)
+  assert grown[dense] >= 4 * square
+  assert grown[staircase.staircase_attention] < square
 
 
 def test_memory_at_32k_is_linear_and_holds_no_square():

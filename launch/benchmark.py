@@ -3,6 +3,7 @@
 Example:
   python launch/benchmark.py --suite=rollout
   python launch/benchmark.py --suite=rollout --peers=hf,tunix
+  python launch/benchmark.py --suite=train --peers=torch,tunix
   python launch/benchmark.py --suite=agent
 
 Peers need `pip install 'agentflow_jax[bench]'`; the suites run without them.
@@ -23,7 +24,9 @@ _SUITE = flags.DEFINE_enum(
   "suite", "rollout", list(suites.SUITES), "What is measured."
 )
 _PEERS = flags.DEFINE_list(
-  "peers", [], "Other systems to run beside ours: hf, tunix."
+  "peers",
+  [],
+  "Other systems to run beside ours: hf, tunix; of --suite=train torch, tunix.",
 )
 _MODELS = flags.DEFINE_list(
   "models", ["bench_tiny"], "Model shapes; the first one's figures are shown."
@@ -38,6 +41,11 @@ _PASSAGES = flags.DEFINE_string(
   "Of --suite=agent: what the retrieval server serves, a file "
   "or folder for launch/build_index.py; empty for the pages of worldfacts.",
 )
+_RUN_DIR = flags.DEFINE_string(
+  "run_dir",
+  "",
+  "Of --suite=train: a run whose recorded rollouts are counted as well.",
+)
 _COMPILE_CACHE = flags.DEFINE_string(
   "compile_cache_dir", "runs/compile_cache", "Keeps compiled programs."
 )
@@ -51,6 +59,7 @@ def main(argv: list[str]) -> None:
     peers=_PEERS.value,
     rounds=_ROUNDS.value,
     passages=_PASSAGES.value,
+    run_dir=_RUN_DIR.value,
   )
   found = suites.SUITES[_SUITE.value](options)
   print(report.compact(measuring.environment()))

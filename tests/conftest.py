@@ -1,6 +1,8 @@
 """Set once, before jax is imported anywhere: CPU, 8 virtual devices."""
 
 import os
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -8,3 +10,17 @@ os.environ["XLA_FLAGS"] = (
 ).strip()
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+# Tests, xdist's workers and the processes that tests start compile the same
+# programs over and over: they share them, for as long as the tests run.
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_OWNS_CACHE = _CACHE not in os.environ
+if _OWNS_CACHE:
+  os.environ[_CACHE] = tempfile.mkdtemp(prefix="compiled-")
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+  os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_unconfigure():
+  if _OWNS_CACHE:
+    shutil.rmtree(os.environ[_CACHE], ignore_errors=True)

@@ -9,6 +9,7 @@ well. `Spread` sums rounds up; ratios are taken round by round.
 import dataclasses
 import functools
 import os
+import pathlib
 import platform
 import statistics
 import time
@@ -26,10 +27,11 @@ _GEMM_REPEATS = 6
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-  """One pass: wall clock, and CPU seconds of the system's process."""
+  """One pass: wall clock, CPU seconds and memory of the system's process."""
 
   wall_s: float
   cpu_s: float
+  peak_bytes: int = 0  # resident, beyond what lay there before the model; peers
 
 
 class System(Protocol):
@@ -132,6 +134,23 @@ def timed(function: Callable[[], None]) -> Timing:
   return Timing(
     wall_s=time.perf_counter() - wall_s, cpu_s=time.process_time() - cpu_s
   )
+
+
+def resident_bytes(name: str) -> int:
+  """VmRSS (now) or VmHWM (at most so far) of this process; 0 if unknown."""
+  status = pathlib.Path("/proc/self/status")
+  if not status.exists():  # not Linux
+    return 0
+  lines = status.read_text(encoding="ascii").splitlines()
+  found = [line.split() for line in lines if line.startswith(f"{name}:")]
+  return int(found[0][1]) * 1024 if found else 0
+
+
+def forget_peak() -> None:
+  """Makes VmHWM start from now: trials of other options do not count."""
+  clear = pathlib.Path("/proc/self/clear_refs")
+  if clear.exists():
+    clear.write_text("5", encoding="ascii")
 
 
 def gemm_flops(size: int = _GEMM, dtype: str = "float32") -> float:

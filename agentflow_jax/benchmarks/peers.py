@@ -2,8 +2,9 @@
 
 Flow: `Peer.start` runs this file as a module in a subprocess, which builds the
 peer's model (random parameters of the same shape), tries the peer's own options
-on the longest turn and keeps the fastest; `Peer.run` asks for one pass and gets
-its timing back. Parent and child speak JSON, one line each way.
+on the longest turn, or on one step, and keeps the fastest; `Peer.run` asks for
+one pass and gets its timing back. Parent and child speak JSON, one line each
+way.
 
 A process of its own keeps thread pools, memory and the device apart; it sleeps
 while others are measured.
@@ -16,11 +17,12 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from absl import logging
 
-from agentflow_jax.benchmarks import measuring, workloads
+from agentflow_jax.benchmarks import measuring, train_workload, workloads
 from agentflow_jax.core import errors
 from agentflow_jax.models import architecture as architecture_lib
 from agentflow_jax.models import presets
@@ -30,10 +32,14 @@ PEERS = {
   "hf": ("agentflow_jax.benchmarks.peer_hf", "torch"),
   "tunix": ("agentflow_jax.benchmarks.peer_tunix", "tunix"),
 }
+TRAIN_PEERS = {
+  "torch": ("agentflow_jax.benchmarks.peer_torch_train", "torch"),
+  "tunix": ("agentflow_jax.benchmarks.peer_tunix_train", "tunix"),
+}
 
 
 class Model(Protocol):
-  """A peer's model in the peer's process."""
+  """A peer's model that draws, in the peer's process."""
 
   def options(self, shape: workloads.Shape) -> list[dict[str, Any]]:
     """Ways to run a turn, of which the fastest is used."""
@@ -41,6 +47,21 @@ class Model(Protocol):
 
   def generate(self, calls: list[workloads.Call], **option: Any) -> list[int]:
     """Draws a turn; the number of tokens drawn for each call."""
+    ...
+
+
+@runtime_checkable
+class Trainer(Protocol):
+  """A peer's model that learns, in the peer's process."""
+
+  def options(self, shape: workloads.Shape) -> list[dict[str, Any]]:
+    """Ways to take a step, of which the fastest is used."""
+    ...
+
+  def step(
+    self, found: list[train_workload.TrainingSample], **option: Any
+  ) -> float:
+    """One optimizer step on all samples; the gradient's norm."""
     ...
 
 
@@ -52,14 +73,26 @@ class Peer:
       peer.run(seed=0).wall_s
   """
 
-  def __init__(self, kind: str, model: str, shape: workloads.Shape):
+  def __init__(
+    self,
+    kind: str,
+    model: str,
+    shape: workloads.Shape,
+    table: Mapping[str, tuple[str, str]] | None = None,
+  ):
     """Starts the process and waits until the peer is tuned.
+
+    Args:
+      kind: a name in `table`.
+      model: of `presets.ARCHITECTURES`.
+      shape: the workload.
+      table: `PEERS` if None.
 
     Raises:
       UserError: the peer's package is not installed.
       EngineError: the process failed.
     """
-    module, package = PEERS[kind]
+    module, package = (PEERS if table is None else table)[kind]
     if importlib.util.find_spec(package) is None:
       raise errors.UserError(
         f"--peers={kind} needs {package}: pip install 'agentflow_jax[bench]'"
@@ -104,6 +137,17 @@ class Peer:
     return json.loads(line)
 
 
+def check_names(
+  flag: str, names: Sequence[str], known: Mapping[str, Any]
+) -> None:
+  """Raises UserError where a name is not known."""
+  unknown = [name for name in names if name not in known]
+  if unknown:
+    raise errors.UserError(
+      f"{flag}: {', '.join(unknown)} is unknown; choose from {', '.join(known)}"
+    )
+
+
 def batch_sizes(rows: int) -> list[int]:
   """Worth a try: all rows of a turn at once, halves, quarters."""
   return sorted({max(1, rows // share) for share in (1, 2, 4)}, reverse=True)
@@ -115,13 +159,16 @@ def _serve(module_name: str, model_name: str, shape: workloads.Shape) -> None:
   answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
   os.dup2(2, 1)
   arch = presets.ARCHITECTURES[model_name]
-  model: Model = importlib.import_module(module_name).load(arch)
+  module = importlib.import_module(module_name)
+  before_bytes = measuring.resident_bytes("VmRSS")
+  model: Model | Trainer = module.load(arch)
   option = _fastest(model, arch, shape)
   _say(answers, {"option": option})
   for line in sys.stdin:
-    turns = workloads.calls(shape, arch.vocab_size, json.loads(line)["seed"])
-    timing = measuring.timed(lambda: _run(model, turns, option))  # noqa: B023
-    _say(answers, dataclasses.asdict(timing))
+    measuring.forget_peak()
+    timing = _pass(model, arch, shape, json.loads(line)["seed"], option)
+    peak_bytes = max(0, measuring.resident_bytes("VmHWM") - before_bytes)
+    _say(answers, dataclasses.asdict(timing) | {"peak_bytes": peak_bytes})
 
 
 def _shape(text: str) -> workloads.Shape:
@@ -131,23 +178,51 @@ def _shape(text: str) -> workloads.Shape:
 
 
 def _fastest(
-  model: Model,
+  model: Model | Trainer,
   arch: architecture_lib.Architecture,
   shape: workloads.Shape,
 ) -> dict[str, Any]:
-  """The option that takes the last turn in the least time, compiles aside."""
-  turns = workloads.calls(shape, arch.vocab_size, seed=-1 % 2**32)
+  """The option that takes least time, compiles aside."""
   took: list[tuple[float, dict[str, Any]]] = []
+  seed = -1 % 2**32
   for option in model.options(shape):
-    _run(model, turns[-1:], option)
-    timing = measuring.timed(lambda: _run(model, turns[-1:], option))  # noqa: B023
+    _pass(model, arch, shape, seed, option, trial=True)
+    timing = _pass(model, arch, shape, seed, option, trial=True)
     took.append((timing.wall_s, option))
     logging.info("%s takes %.2f s", option, timing.wall_s)
   return min(took, key=lambda entry: entry[0])[1]
 
 
-def _run(
-  model: Model, turns: list[list[workloads.Call]], option: dict[str, Any]
+def _pass(
+  model: Model | Trainer,
+  arch: architecture_lib.Architecture,
+  shape: workloads.Shape,
+  seed: int,
+  option: dict[str, Any],
+  *,
+  trial: bool = False,
+) -> measuring.Timing:
+  """All turns or, for a trial, the last one; of trainers always one step."""
+  if isinstance(model, Trainer):
+    found = train_workload.samples(shape, arch.vocab_size, seed)
+    return measuring.timed(lambda: _step(model, found, option))
+  turns = workloads.calls(shape, arch.vocab_size, seed)
+  turns = turns[-1:] if trial else turns
+  return measuring.timed(lambda: _generate(model, turns, option))
+
+
+def _step(
+  model: Trainer,
+  found: list[train_workload.TrainingSample],
+  option: dict[str, Any],
+) -> None:
+  norm = model.step(found, **option)
+  if not 0 < norm < float("inf"):
+    raise errors.EngineError(f"a step's gradient has norm {norm}")
+
+
+def _generate(
+  model: Model, turns: Sequence[list[workloads.Call]], option: dict[str, Any]
 ) -> None:
   option = dict(option)
   size = option.pop("batch")

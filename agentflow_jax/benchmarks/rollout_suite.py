@@ -17,7 +17,6 @@ import jax
 from agentflow_jax.benchmarks import flops as flops_lib
 from agentflow_jax.benchmarks import measuring, peers, report, workloads
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import errors
 from agentflow_jax.models import presets, sharding, transformer
 from agentflow_jax.sampler import sampler as sampler_lib
 
@@ -118,8 +117,8 @@ def run(
   Raises:
     UserError: an unknown model or peer, or a peer that is not installed.
   """
-  _check("--models", models, MODELS)
-  _check("--peers", peer_names, peers.PEERS)
+  peers.check_names("--models", models, MODELS)
+  peers.check_names("--peers", peer_names, peers.PEERS)
   outcomes: dict[str, list[Outcome]] = {}
   for model in models:
     shapes = (workloads.agentflow(MODELS[model]), workloads.plain())
@@ -249,11 +248,3 @@ def _counting_compiles() -> Iterator[list[str]]:
     yield compiled
   finally:
     jax.monitoring.unregister_event_duration_listener(listen)
-
-
-def _check(flag: str, names: Sequence[str], known: dict[str, Any]) -> None:
-  unknown = [name for name in names if name not in known]
-  if unknown:
-    raise errors.UserError(
-      f"{flag}: {', '.join(unknown)} is unknown; choose from {', '.join(known)}"
-    )

@@ -13,9 +13,8 @@ class Options:
   models: Sequence[str]
   peers: Sequence[str]
   rounds: int
-  passages: str = (
-    ""  # what a search is measured on; empty: the pages of worldfacts
-  )
+  passages: str = ""  # what is searched; empty: the pages of worldfacts
+  run_dir: str = ""  # whose recorded rollouts are counted; empty: none
 
 
 def _rollout(options: Options) -> report.Report:
@@ -38,8 +37,20 @@ def _agent(options: Options) -> report.Report:
   )
 
 
+def _train(options: Options) -> report.Report:
+  from agentflow_jax.benchmarks import train_suite
+
+  return train_suite.run(
+    models=options.models,
+    peer_names=options.peers,
+    rounds=options.rounds,
+    run_dir=options.run_dir,
+  )
+
+
 # Each imports what it needs when it runs.
 SUITES: dict[str, Callable[[Options], report.Report]] = {
   "agent": _agent,
   "rollout": _rollout,
+  "train": _train,
 }

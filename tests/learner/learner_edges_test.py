@@ -195,5 +195,6 @@ def test_remat_changes_memory_and_not_the_gradient(remat):
   for one, other in zip(
     jax.tree.leaves(got), jax.tree.leaves(want), strict=True
   ):
-    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    # Relative to the array: an entry that nearly cancels has few digits.
+    assert np.abs(one - other).max() <= 5e-6 * np.abs(other).max()
   assert memory < most

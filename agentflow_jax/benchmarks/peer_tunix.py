@@ -50,21 +50,8 @@ class TunixModel:
   """A `peers.Model`."""
 
   def __init__(self, arch: architecture_lib.Architecture):
-    self._config = tunix_qwen2.ModelConfig(
-      num_layers=arch.num_layers,
-      vocab_size=arch.vocab_size,
-      embed_dim=arch.hidden_size,
-      hidden_dim=arch.intermediate_size,
-      num_heads=arch.num_heads,
-      head_dim=arch.head_dim,
-      num_kv_heads=arch.num_kv_heads,
-      rope_theta=int(arch.rope_theta),
-      norm_eps=arch.rms_norm_eps,
-      use_tied_embedding=arch.tie_embeddings,
-      shd_config=tunix_qwen2.ShardingConfig.get_default_sharding(
-        is_sampling=True
-      ),
-    )
+    self._arch = arch
+    self._config = model_config(arch, is_sampling=True)
     self._models: dict[int, nnx.Module] = {}
     self._samplers: dict[tuple[int, int], tunix_sampler.Sampler] = {}
 
@@ -79,7 +66,7 @@ class TunixModel:
   def generate(self, calls: list[workloads.Call], devices: int) -> list[int]:
     count = max(call.completion_tokens for call in calls)
     prompt_tokens = len(calls[0].prompt)
-    with _mesh(devices):
+    with mesh(devices):
       sampler = self._sampler(prompt_tokens + count, devices)
       output = sampler(
         [call.prompt.tolist() for call in calls],
@@ -96,7 +83,7 @@ class TunixModel:
     key = (cache_tokens, devices)
     if key not in self._samplers:
       if devices not in self._models:
-        self._models[devices] = self._new_model()
+        self._models[devices] = new_model(self._arch, is_sampling=True)
       config = self._config
       self._samplers[key] = tunix_sampler.Sampler(
         self._models[devices],
@@ -110,17 +97,42 @@ class TunixModel:
       )
     return self._samplers[key]
 
-  def _new_model(self) -> nnx.Module:
-    """On the mesh in force, if there is one."""
 
-    @nnx.jit
-    def make():
-      return tunix_qwen2.Qwen2(self._config, rngs=nnx.Rngs(0))
+def model_config(
+  arch: architecture_lib.Architecture, *, is_sampling: bool
+) -> tunix_qwen2.ModelConfig:
+  """tunix's description of the same network."""
+  return tunix_qwen2.ModelConfig(
+    num_layers=arch.num_layers,
+    vocab_size=arch.vocab_size,
+    embed_dim=arch.hidden_size,
+    hidden_dim=arch.intermediate_size,
+    num_heads=arch.num_heads,
+    head_dim=arch.head_dim,
+    num_kv_heads=arch.num_kv_heads,
+    rope_theta=int(arch.rope_theta),
+    norm_eps=arch.rms_norm_eps,
+    use_tied_embedding=arch.tie_embeddings,
+    shd_config=tunix_qwen2.ShardingConfig.get_default_sharding(
+      is_sampling=is_sampling
+    ),
+  )
 
-    return make()
+
+def new_model(
+  arch: architecture_lib.Architecture, *, is_sampling: bool
+) -> nnx.Module:
+  """Random parameters, on the mesh in force if there is one."""
+  config = model_config(arch, is_sampling=is_sampling)
+
+  @nnx.jit
+  def make():
+    return tunix_qwen2.Qwen2(config, rngs=nnx.Rngs(0))
+
+  return make()
 
 
-def _mesh(devices: int):
+def mesh(devices: int):
   """The mesh that tunix's shardings name; nothing for one device."""
   if devices == 1:
     return contextlib.nullcontext()

@@ -202,8 +202,9 @@ def _pass(
   *,
   trial: bool = False,
 ) -> measuring.Timing:
-  """All turns or, for a trial, the last one; of trainers always one step."""
+  """All turns or one step; for a trial the last turn or a step of one task."""
   if isinstance(model, Trainer):
+    shape = dataclasses.replace(shape, tasks=1) if trial else shape
     found = train_workload.samples(shape, arch.vocab_size, seed)
     return measuring.timed(lambda: _step(model, found, option))
   turns = workloads.calls(shape, arch.vocab_size, seed)

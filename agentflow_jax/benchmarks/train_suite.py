@@ -318,8 +318,8 @@ def _section(outcome: Outcome) -> report.Section:
       f"it ({outcome.flops / 1e9:.0f} GFLOP)",
       f"{metrics['sample_tokens']:.0f} tokens in turns, "
       f"{metrics['distinct_tokens']:.0f} distinct, "
-      f"{metrics['computed_tokens']:.0f} computed in "
-      f"{metrics['rows']:.0f} rows with {metrics['padding_tokens']:.0f} padding",
+      f"{metrics['computed_tokens']:.0f} computed, "
+      f"{metrics['padding_tokens']:.0f} of padding",
       f"gradient of trees against rows: {outcome.grad_error:.2g} relative",
     ],
   )

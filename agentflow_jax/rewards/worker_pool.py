@@ -5,8 +5,9 @@ one JSON line, waits at most `limit_s` for one JSON line, and gives the worker
 back. A worker that overshoots or dies is killed and never used again; the next
 request gets a fresh one.
 
-A program should limit its own processor time (SIGPROF), which does not depend
-on how busy the machine is; `limit_s` is the wall clock's last word.
+A program should limit its own processor time (SIGPROF, which it may inherit
+ignored), for that does not depend on how busy the machine is; `limit_s` is the
+wall clock's last word.
 
 Threads may ask at the same time. Workers end with the process: their standard
 input closes.

@@ -1,12 +1,14 @@
 """Maths in workers: bombs end in time, dead workers are replaced."""
 
+import pathlib
+import signal
 import sys
 import time
 
 import pytest
 
 from agentflow_jax.core import errors
-from agentflow_jax.rewards import math_match, worker_pool
+from agentflow_jax.rewards import math_match, math_worker, worker_pool
 
 _PROGRAM = """
 import os, sys, time
@@ -47,6 +49,7 @@ def test_a_request_that_uses_its_processor_time_is_not_tried_again(tmp_path):
   tries = tmp_path / "tries"
   program = f"""
 import signal, sys
+signal.signal(signal.SIGPROF, signal.SIG_DFL)
 print('{{}}', flush=True)
 for line in sys.stdin:
   open({str(tries)!r}, "a").write("x")
@@ -58,6 +61,22 @@ for line in sys.stdin:
   )
   assert pool.ask({}) is None
   assert tries.read_text() == "x"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_worker_heeds_a_timer_that_its_parent_ignores():
+  """As under the TPU runtime, which ignores SIGPROF for good."""
+  before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+  try:
+    worker = worker_pool._Worker([sys.executable, "-I", math_worker.__file__])
+    pid = worker._process.pid
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    worker.kill()
+  finally:
+    signal.signal(signal.SIGPROF, before)
+  masks = dict(line.split(":\t") for line in status.splitlines())
+  for name in ("SigIgn", "SigBlk"):
+    assert not int(masks[name], 16) >> (signal.SIGPROF - 1) & 1
 
 
 def test_a_program_that_does_not_start_is_infrastructure():

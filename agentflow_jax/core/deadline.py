@@ -76,7 +76,7 @@ class _Started:
     self.throw = coroutine.throw
     self.close = coroutine.close
 
-  def __await__(self) -> "_Started":
+  def __await__(self) -> Any:
     return self
 
   def __iter__(self) -> "_Started":

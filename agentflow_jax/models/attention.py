@@ -7,6 +7,8 @@ continues after j.
 Axes: B row, T token, N query heads, K key/value heads, H head dim.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -65,6 +67,7 @@ def tree_attend(subtree_end_BT):
   # machine for another gets the other's kernels.
   mesh = jax.typeof(subtree_end_BT).sharding.mesh
   platform = _platform(mesh)
+  form: Any
   if subtree_end_BT.shape[1] > DENSE_LIMIT_TOKENS:
     form = blockwise.blockwise_attention
     if platform == "tpu":
@@ -74,8 +77,10 @@ def tree_attend(subtree_end_BT):
   else:
     mask_BTT = tree_mask(subtree_end_BT)
 
-    def form(q_BTNH, k_BTKH, v_BTKH, _):
+    def dense(q_BTNH, k_BTKH, v_BTKH, _):
       return dense_attention(q_BTNH, k_BTKH, v_BTKH, mask_BTT)
+
+    form = dense
 
   def attend(layer, q_BTNH, k_BTKH, v_BTKH, carry):
     del layer

@@ -1,7 +1,7 @@
 """Maths in workers: bombs end in time, dead workers are replaced."""
 
-import pathlib
 import signal
+import subprocess
 import sys
 import time
 
@@ -66,15 +66,18 @@ for line in sys.stdin:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_worker_heeds_a_timer_that_its_parent_ignores():
   """As under the TPU runtime, which ignores SIGPROF for good."""
-  before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
-  try:
-    worker = worker_pool._Worker([sys.executable, "-I", math_worker.__file__])
-    pid = worker._process.pid
-    status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    worker.kill()
-  finally:
-    signal.signal(signal.SIGPROF, before)
-  masks = dict(line.split(":\t") for line in status.splitlines())
+  parent = f"""
+import pathlib, signal, sys
+from agentflow_jax.rewards import worker_pool
+signal.signal(signal.SIGPROF, signal.SIG_IGN)
+worker = worker_pool._Worker([sys.executable, "-I", {math_worker.__file__!r}])
+print(pathlib.Path(f"/proc/{{worker._process.pid}}/status").read_text())
+worker.kill()
+"""
+  status = subprocess.run(
+    [sys.executable, "-c", parent], capture_output=True, text=True, check=True
+  ).stdout
+  masks = dict(line.split(":\t") for line in status.split("\n") if line)
   for name in ("SigIgn", "SigBlk"):
     assert not int(masks[name], 16) >> (signal.SIGPROF - 1) & 1
 

@@ -107,44 +107,77 @@ def _forward_saving(q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS):
 
 def _backward(saved, d_out_CBKGSH):
   q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS, out_CBKGSH, log_total_CBKGS = saved
-  scale = q_CBKGSH.shape[-1] ** -0.5
+  inner_CBKGS = jnp.sum(
+    d_out_CBKGSH.astype(jnp.float32) * out_CBKGSH.astype(jnp.float32), axis=-1
+  )
+  *heads, g, s, h = q_CBKGSH.shape
+  q_CBKQH, d_out_CBKQH = (
+    x.astype(q_CBKGSH.dtype).reshape(*heads, g * s, h)
+    for x in (q_CBKGSH, d_out_CBKGSH)
+  )
+  inner_CBK1Q, log_total_CBK1Q = (
+    x.reshape(*heads, 1, g * s) for x in (inner_CBKGS, log_total_CBKGS)
+  )
 
   def query_block(carry, scanned):
-    q, d_out, out, log_total, query_block, keys_C, count = scanned
-    d_out = d_out.astype(q.dtype)
-    inner = jnp.sum(
-      d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1
-    )
+    *query, query_block, keys_C, count = scanned
 
     def visit(index, state):
-      d_q, d_k_CBKSH, d_v_CBKSH = state
+      d_q_BKHQ, d_k_CBKSH, d_v_CBKSH = state
       block = keys_C[index]
-      k, v = k_CBKSH[block], v_CBKSH[block]
-      scores = _scores(q, k, end_CBS, query_block, block)
-      weights = _seen_exp(scores, log_total)
-      d_weights = _dot("bkgqh,bkph->bkgqp", d_out, v)
-      d_scores = weights * (d_weights - inner[..., None]) * scale
-      d_q += _dot("bkgqp,bkph->bkgqh", d_scores, k)
-      d_k = _dot("bkgqp,bkgqh->bkph", d_scores, q)
-      d_v = _dot("bkgqp,bkgqh->bkph", weights, d_out)
+      seen_BQP = _seen(end_CBS, query_block, block)
+      d_q, d_k, d_v = _pair_gradient(
+        query, k_CBKSH[block], v_CBKSH[block], seen_BQP
+      )
       return (
-        d_q,
+        d_q_BKHQ + d_q,
         d_k_CBKSH.at[block].add(d_k),
         d_v_CBKSH.at[block].add(d_v),
       )
 
-    d_q, *carry = jax.lax.fori_loop(
-      0, count, visit, (jnp.zeros(q.shape, jnp.float32), *carry)
-    )
-    return tuple(carry), d_q.astype(q.dtype)
+    zeros = jnp.zeros(query[0].swapaxes(-1, -2).shape, jnp.float32)
+    d_q_BKHQ, *carry = jax.lax.fori_loop(0, count, visit, (zeros, *carry))
+    return tuple(carry), d_q_BKHQ.swapaxes(-1, -2)
 
   zeros = jnp.zeros(k_CBKSH.shape, jnp.float32)
+  queries = (q_CBKQH, d_out_CBKQH, inner_CBK1Q, log_total_CBK1Q)
   (d_k, d_v), d_q = jax.lax.scan(
-    query_block,
-    (zeros, zeros),
-    (q_CBKGSH, d_out_CBKGSH, out_CBKGSH, log_total_CBKGS, *_visits(end_CBS)),
+    query_block, (zeros, zeros), (*queries, *_visits(end_CBS))
   )
-  return d_q, d_k.astype(k_CBKSH.dtype), d_v.astype(v_CBKSH.dtype), None
+  return (
+    d_q.reshape(q_CBKGSH.shape).astype(q_CBKGSH.dtype),
+    d_k.astype(k_CBKSH.dtype),
+    d_v.astype(v_CBKSH.dtype),
+    None,
+  )
+
+
+def _pair_gradient(query, k_BKPH, v_BKPH, seen_BQP):
+  """What one block of keys adds to (d_q_BKHQ, d_k_BKPH, d_v_BKPH), float32.
+
+  `query` is (q_BKQH, d_out_BKQH, inner_BK1Q, log_total_BK1Q), where Q is the
+  queries of all G heads. Keys come first, so that no product
+  transposes an array as large as the scores: on a CPU, XLA does that inside
+  the loop that computes the array, reading by columns, at twice the time.
+  """
+  q_BKQH, d_out_BKQH, inner_BK1Q, log_total_BK1Q = query
+  scale = q_BKQH.shape[-1] ** -0.5
+  q_BKHQ, d_out_BKHQ = (x.swapaxes(-1, -2) for x in (q_BKQH, d_out_BKQH))
+  scores_BKPQ = _dot("bkph,bkhq->bkpq", k_BKPH, q_BKHQ) * scale
+  weights = jnp.exp(scores_BKPQ - log_total_BK1Q)
+  *heads, p, _ = weights.shape
+  seen_BKPGS = seen_BQP.swapaxes(-1, -2)[:, None, :, None]
+  weights = jnp.where(seen_BKPGS, weights.reshape(*heads, p, -1, p), 0.0)
+  # Used twice, computed once.
+  weights = jax.lax.optimization_barrier(weights.reshape(scores_BKPQ.shape))
+  d_weights = _dot("bkph,bkhq->bkpq", v_BKPH, d_out_BKHQ)
+  d_scores = weights * (d_weights - inner_BK1Q) * scale
+  d_scores = d_scores.astype(q_BKQH.dtype)
+  return (
+    _dot("bkhp,bkpq->bkhq", k_BKPH.swapaxes(-1, -2), d_scores),
+    _dot("bkpq,bkqh->bkph", d_scores, q_BKQH),
+    _dot("bkpq,bkqh->bkph", weights, d_out_BKQH),
+  )
 
 
 _attention.defvjp(_forward_saving, _backward)
@@ -168,15 +201,19 @@ def _visits(end_CBS):
 
 def _scores(q_BKGQH, k_BKPH, end_CBS, query_block, key_block):
   """Scaled float32 scores, `_MASKED` where the tree rule forbids."""
+  seen_BQP = _seen(end_CBS, query_block, key_block)
+  scores = _dot("bkgqh,bkph->bkgqp", q_BKGQH, k_BKPH)
+  scale = q_BKGQH.shape[-1] ** -0.5
+  return jnp.where(seen_BQP[:, None, None], scores * scale, _MASKED)
+
+
+def _seen(end_CBS, query_block, key_block):
+  """Whether each query of one block sees each key of another, [B, Q, P]."""
   block = end_CBS.shape[-1]
   index_S = jnp.arange(block)
   query_Q1 = (query_block * block + index_S)[:, None]
   key_P = key_block * block + index_S
-  end_BP = end_CBS[key_block]
-  seen_BQP = (query_Q1 >= key_P) & (query_Q1 < end_BP[:, None])
-  scores = _dot("bkgqh,bkph->bkgqp", q_BKGQH, k_BKPH)
-  scale = q_BKGQH.shape[-1] ** -0.5
-  return jnp.where(seen_BQP[:, None, None], scores * scale, _MASKED)
+  return (query_Q1 >= key_P) & (query_Q1 < end_CBS[key_block][:, None])
 
 
 def _seen_exp(scores_BKGQP, shift_BKGQ):

@@ -22,6 +22,7 @@ from jax import ad_checkpoint
 
 from agentflow_jax.models import architecture as architecture_lib
 from agentflow_jax.models import mesh_axes
+from agentflow_jax.models import products
 
 Architecture = architecture_lib.Architecture
 INIT_STD = 0.02  # of every matrix, as Qwen
@@ -101,7 +102,7 @@ class MLP(nnx.Module):
   def __call__(self, x_BTD):
     gate_BTF = _linear(self, "gate_DF", x_BTD)
     up_BTF = _linear(self, "up_DF", x_BTD)
-    return _linear(self, "down_FD", jax.nn.silu(gate_BTF) * up_BTF)
+    return _linear(self, "down_FD", products.gated(gate_BTF, up_BTF))
 
 
 class DecoderLayer(nnx.Module):
@@ -293,7 +294,7 @@ def _linear(module: Any, name: str, x):
 
 
 def _accumulate(x, weight):
-  return jnp.matmul(x, weight, preferred_element_type=jnp.float32)
+  return products.linear(x, weight)
 
 
 def _rope_tables(positions_BT, arch: Architecture):

@@ -126,7 +126,7 @@ def _backward(saved, d_out_CBKGSH):
       d_q_BKHQ, d_k_CBKSH, d_v_CBKSH = state
       block = keys_C[index]
       seen_BQP = _seen(end_CBS, query_block, block)
-      d_q, d_k, d_v = _pair_gradient(
+      d_q, d_k, d_v = pair_gradient(
         query, k_CBKSH[block], v_CBKSH[block], seen_BQP
       )
       return (
@@ -152,24 +152,33 @@ def _backward(saved, d_out_CBKGSH):
   )
 
 
-def _pair_gradient(query, k_BKPH, v_BKPH, seen_BQP):
-  """What one block of keys adds to (d_q_BKHQ, d_k_BKPH, d_v_BKPH), float32.
+def pair_gradient(query, k_BKPH, v_BKPH, seen_BQP):
+  """What a block of queries and one of keys add to the gradients.
 
-  `query` is (q_BKQH, d_out_BKQH, inner_BK1Q, log_total_BK1Q), where Q is the
-  queries of all G heads. Keys come first, so that no product
-  transposes an array as large as the scores: on a CPU, XLA does that inside
-  the loop that computes the array, reading by columns, at twice the time.
+  Keys come first, so that no product transposes an array as large as the
+  scores: on a CPU, XLA does that inside the loop that computes the array,
+  reading by columns, at twice the time.
+
+  Args:
+    query: (q_BKQH, d_out_BKQH, inner_BK1Q, log_total_BK1Q), where Q is the
+      queries of all G heads, head by head; inner is the sum of d_out * out,
+      log_total the log-sum-exp of the scaled scores, both float32.
+    k_BKPH: keys.
+    v_BKPH: values.
+    seen_BQP: whether a query (here of one head) sees a key.
+
+  Returns:
+    float32 (d_q_BKHQ, d_k_BKPH, d_v_BKPH).
   """
   q_BKQH, d_out_BKQH, inner_BK1Q, log_total_BK1Q = query
   scale = q_BKQH.shape[-1] ** -0.5
   q_BKHQ, d_out_BKHQ = (x.swapaxes(-1, -2) for x in (q_BKQH, d_out_BKQH))
   scores_BKPQ = _dot("bkph,bkhq->bkpq", k_BKPH, q_BKHQ) * scale
   weights = jnp.exp(scores_BKPQ - log_total_BK1Q)
-  *heads, p, _ = weights.shape
-  seen_BKPGS = seen_BQP.swapaxes(-1, -2)[:, None, :, None]
-  weights = jnp.where(seen_BKPGS, weights.reshape(*heads, p, -1, p), 0.0)
-  # Used twice, computed once.
-  weights = jax.lax.optimization_barrier(weights.reshape(scores_BKPQ.shape))
+  by_head = (*weights.shape[:-1], -1, seen_BQP.shape[1])
+  seen_BKPGQ = seen_BQP.swapaxes(-1, -2)[:, None, :, None]
+  weights = jnp.where(seen_BKPGQ, weights.reshape(by_head), 0.0)
+  weights = weights.reshape(scores_BKPQ.shape)
   d_weights = _dot("bkph,bkhq->bkpq", v_BKPH, d_out_BKHQ)
   d_scores = weights * (d_weights - inner_BK1Q) * scale
   d_scores = d_scores.astype(q_BKQH.dtype)

@@ -1,11 +1,11 @@
 """The products of a layer, with backward passes written out.
 
-XLA's own backward pass of `x @ weight` transposes the wide operand of the
-weight's gradient and, on a CPU, does so inside the loop that computes that
-operand: it reads several arrays by columns, which took two fifths of a
-training step. Here the narrow operand is transposed, and on a CPU by a copy of
-its own. Gradients are products in the type of the activations, as the forward
-pass is, summed in float32.
+For a weight's gradient, autodiff of `x @ weight` transposes the gradient of
+the output. Where that is the wider operand (gate, up) XLA fuses the
+transposition, on a CPU, into the loop that computes it and reads several
+arrays by columns: two fifths of a training step. Here the narrower operand is
+transposed. Gradients are products in the type of the activations, as the
+forward pass is, summed in float32.
 
 Only reverse-mode derivatives exist.
 """
@@ -35,9 +35,9 @@ def _linear_backward(saved, d_out):
   x_RI = x.reshape(-1, x.shape[-1])
   d_out_RO = d_out.reshape(-1, d_out.shape[-1])
   if x_RI.shape[1] <= d_out_RO.shape[1]:
-    d_weight = _product(_transposed(x_RI), d_out_RO)
+    d_weight = _product(x_RI.T, d_out_RO)
   else:
-    d_weight = _product(_transposed(d_out_RO), x_RI).T
+    d_weight = _product(d_out_RO.T, x_RI).T
   return d_x.astype(x.dtype), d_weight.astype(weight.dtype)
 
 
@@ -67,13 +67,3 @@ gated.defvjp(_gated_forward, _gated_backward)
 def _product(left, right):
   # bf16 inputs with a float32 accumulator are also the fast path on CPU.
   return jnp.matmul(left, right, preferred_element_type=jnp.float32)
-
-
-def _transposed(matrix):
-  """matrix.T, on a CPU never fused with what comes before or after."""
-
-  def alone(matrix):
-    matrix = jax.lax.optimization_barrier(matrix)
-    return jax.lax.optimization_barrier(matrix.T)
-
-  return jax.lax.platform_dependent(matrix, cpu=alone, default=jnp.transpose)

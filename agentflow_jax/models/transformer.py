@@ -21,8 +21,7 @@ from flax import nnx
 from jax import ad_checkpoint
 
 from agentflow_jax.models import architecture as architecture_lib
-from agentflow_jax.models import mesh_axes
-from agentflow_jax.models import products
+from agentflow_jax.models import mesh_axes, products
 
 Architecture = architecture_lib.Architecture
 INIT_STD = 0.02  # of every matrix, as Qwen
@@ -282,19 +281,14 @@ def _linear(module: Any, name: str, x):
   I is all input axes of the weight, flat; returns [..., all output axes, flat].
   """
   weight = _cast(getattr(module, name), x)
-  # bf16 inputs with a float32 accumulator are also the fast path on CPU.
-  out = _accumulate(x, weight.reshape(x.shape[-1], -1))
+  out = products.linear(x, weight.reshape(x.shape[-1], -1))
   lora = module.arch.lora
   if lora is not None and (adapter := lora.adapter_of(name)) is not None:
     a = _cast(getattr(module, adapter.a), x).reshape(x.shape[-1], lora.rank)
     b = _cast(getattr(module, adapter.b), x).reshape(lora.rank, -1)
-    low = _accumulate(x, a).astype(x.dtype)
-    out += lora.scale * _accumulate(low, b)
+    low = products.linear(x, a).astype(x.dtype)
+    out += lora.scale * products.linear(low, b)
   return out.astype(x.dtype)
-
-
-def _accumulate(x, weight):
-  return products.linear(x, weight)
 
 
 def _rope_tables(positions_BT, arch: Architecture):

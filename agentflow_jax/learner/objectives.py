@@ -47,6 +47,14 @@ class Scoring:
   chunk_tokens: int  # entries the head scores at once, over all rows
 
 
+def _unroll(arch: transformer.Architecture) -> int:
+  """Layers per scan iteration."""
+  if arch.num_layers > _MAX_UNROLLED_LAYERS:
+    return 1
+  # Without the scan XLA would find what remat computes again, and keep it.
+  return arch.num_layers if arch.remat == "none" else 1
+
+
 def score_batch(
   arch: transformer.Architecture,
   scoring: Scoring,
@@ -56,14 +64,13 @@ def score_batch(
   with_entropy: bool = False,
 ):
   """(logprobs [B, E], entropies [B, E] or None), float32, of a packed batch."""
-  layers = arch.num_layers
   hidden_BTD, _ = transformer.forward(
     arch,
     params,
     batch.tokens_BT,
     batch.positions_BT,
     attention.tree_attend(batch.subtree_end_BT),
-    unroll=layers if layers <= _MAX_UNROLLED_LAYERS else 1,
+    unroll=_unroll(arch),
   )
   return logprobs.entry_logprobs(
     arch,

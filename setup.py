@@ -13,11 +13,7 @@ _VERSION = re.search(
 
 _REQUIRES = [
   "absl-py>=2.1",
-  "anyio>=4.6",
-  "bm25s>=0.2.13",
-  "etils[epath]>=1.9",
   "flax>=0.12",
-  "grain>=0.2.10",
   "httpcore2>=2.16",
   "jax>=0.10",
   "jinja2>=3.1",
@@ -47,6 +43,7 @@ _SERVE = ["httptools>=0.6", "uvloop>=0.21"]
 _TEST = [
   *_MCP,
   *_SERVE,
+  "bm25s>=0.2.13",  # our scores are compared with its
   "hypothesis>=6.120",
   "jax[tpu]>=0.10",  # the TPU compiler; tests compile kernels, nothing runs
   "pyright>=1.1.400",

@@ -1,6 +1,7 @@
 """setup.py: what the package reads at run time is installed with it."""
 
 import ast
+import functools
 import importlib.metadata
 import pathlib
 import re
@@ -60,11 +61,8 @@ def test_torch_comes_with_extras_for_developers_only(arguments):
 
 def test_every_imported_library_is_required_by_name(arguments):
   """Not left to come along with another, like jinja2 with torch."""
-  distributions = importlib.metadata.packages_distributions() | {
-    "pydantic_monty": ["pydantic-monty"]  # the module lies in its client
-  }
   required = {
-    re.split(r"[^\w-]", requirement)[0].lower().replace("_", "-")
+    _name(requirement)
     for requirements in (
       arguments["install_requires"],
       *arguments["extras_require"].values(),
@@ -75,10 +73,34 @@ def test_every_imported_library_is_required_by_name(arguments):
   outside = {"tunix", "wandb", "torch"}
   for module, path in sorted(_imported()):
     if module not in outside:
-      names = {
-        name.lower().replace("_", "-") for name in distributions.get(module, ())
-      }
+      names = _distributions(module)
       assert names & required, f"{path}: {module} is not in setup.py"
+
+
+def test_every_required_library_is_imported(arguments):
+  imported = {
+    name for module, _ in _imported() for name in _distributions(module)
+  }
+  required = {_name(line) for line in arguments["install_requires"]}
+  # transformers reads tokenizer.model files with it.
+  assert required - imported == {"sentencepiece"}
+
+
+def _name(requirement: str) -> str:
+  return re.split(r"[^\w-]", requirement)[0].lower().replace("_", "-")
+
+
+def _distributions(module: str) -> set[str]:
+  """Names of what installs `module`, as setup.py writes them."""
+  if module == "pydantic_monty":  # the module lies in its client
+    return {"pydantic-monty"}
+  names = _all_distributions().get(module, ())
+  return {name.lower().replace("_", "-") for name in names}
+
+
+@functools.cache
+def _all_distributions():
+  return importlib.metadata.packages_distributions()
 
 
 def _imported():

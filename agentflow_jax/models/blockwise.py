@@ -19,11 +19,13 @@ import jax
 import jax.numpy as jnp
 
 _MASKED = -1e30
-_BLOCK_TOKENS = 256
+# A log-sum-exp is not below it: so a masked score stays far below that of a
+# query that sees nothing, and its exponential is 0.
+_LOWEST = _MASKED / 2
 
 
 def blockwise_attention(
-  q_BTNH, k_BTKH, v_BTKH, subtree_end_BT, *, block_tokens: int = _BLOCK_TOKENS
+  q_BTNH, k_BTKH, v_BTKH, subtree_end_BT, *, block_tokens: int = 256
 ):
   """Equal to `dense_attention` under `tree_mask`; float32 softmax.
 
@@ -82,7 +84,7 @@ def _forward(q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS):
       block = keys_C[index]
       scores = _scores(q_BKGQH, k_CBKSH[block], end_CBS, query_block, block)
       new_top = jnp.maximum(top, scores.max(axis=-1))
-      weights = _seen_exp(scores, new_top)
+      weights = jnp.exp(scores - new_top[..., None])
       decay = jnp.exp(top - new_top)
       out = out * decay[..., None] + _dot(
         "bkgqp,bkph->bkgqh", weights, v_CBKSH[block]
@@ -90,7 +92,7 @@ def _forward(q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS):
       return out, total * decay + weights.sum(axis=-1), new_top
 
     zeros = jnp.zeros(q_BKGQH.shape, jnp.float32)
-    start = (zeros, zeros[..., 0], jnp.full(q_BKGQH.shape[:-1], _MASKED))
+    start = (zeros, zeros[..., 0], jnp.full(q_BKGQH.shape[:-1], _LOWEST))
     out, total, top = jax.lax.fori_loop(0, count, visit, start)
     total = jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
     out = (out / total[..., None]).astype(q_BKGQH.dtype)
@@ -126,7 +128,7 @@ def _backward(saved, d_out_CBKGSH):
       d_q_BKHQ, d_k_CBKSH, d_v_CBKSH = state
       block = keys_C[index]
       seen_BQP = _seen(end_CBS, query_block, block)
-      d_q, d_k, d_v = pair_gradient(
+      d_q, d_k, d_v = _pair_gradient(
         query, k_CBKSH[block], v_CBKSH[block], seen_BQP
       )
       return (
@@ -152,33 +154,25 @@ def _backward(saved, d_out_CBKGSH):
   )
 
 
-def pair_gradient(query, k_BKPH, v_BKPH, seen_BQP):
-  """What a block of queries and one of keys add to the gradients.
+def _pair_gradient(query, k_BKPH, v_BKPH, seen_BQP):
+  """What a block of queries and one of keys add to the gradients, float32.
 
   Keys come first, so that no product transposes an array as large as the
   scores: on a CPU, XLA does that inside the loop that computes the array,
   reading by columns, at twice the time.
 
-  Args:
-    query: (q_BKQH, d_out_BKQH, inner_BK1Q, log_total_BK1Q), where Q is the
-      queries of all G heads, head by head; inner is the sum of d_out * out,
-      log_total the log-sum-exp of the scaled scores, both float32.
-    k_BKPH: keys.
-    v_BKPH: values.
-    seen_BQP: whether a query (here of one head) sees a key.
-
-  Returns:
-    float32 (d_q_BKHQ, d_k_BKPH, d_v_BKPH).
+  `query` is (q_BKQH, d_out_BKQH, inner_BK1Q, log_total_BK1Q), where Q is the
+  queries of all G heads, head by head; the Q of `seen_BQP` is those of one.
+  Returns (d_q_BKHQ, d_k_BKPH, d_v_BKPH).
   """
   q_BKQH, d_out_BKQH, inner_BK1Q, log_total_BK1Q = query
   scale = q_BKQH.shape[-1] ** -0.5
   q_BKHQ, d_out_BKHQ = (x.swapaxes(-1, -2) for x in (q_BKQH, d_out_BKQH))
   scores_BKPQ = _dot("bkph,bkhq->bkpq", k_BKPH, q_BKHQ) * scale
-  weights = jnp.exp(scores_BKPQ - log_total_BK1Q)
-  by_head = (*weights.shape[:-1], -1, seen_BQP.shape[1])
-  seen_BKPGQ = seen_BQP.swapaxes(-1, -2)[:, None, :, None]
-  weights = jnp.where(seen_BKPGQ, weights.reshape(by_head), 0.0)
-  weights = weights.reshape(scores_BKPQ.shape)
+  by_head = (*scores_BKPQ.shape[:-1], -1, seen_BQP.shape[1])
+  bias_BPQ = _bias(seen_BQP).swapaxes(-1, -2)
+  scores_BKPGQ = scores_BKPQ.reshape(by_head) + bias_BPQ[:, None, :, None]
+  weights = jnp.exp(scores_BKPGQ.reshape(scores_BKPQ.shape) - log_total_BK1Q)
   d_weights = _dot("bkph,bkhq->bkpq", v_BKPH, d_out_BKHQ)
   d_scores = weights * (d_weights - inner_BK1Q) * scale
   d_scores = d_scores.astype(q_BKQH.dtype)
@@ -209,11 +203,11 @@ def _visits(end_CBS):
 
 
 def _scores(q_BKGQH, k_BKPH, end_CBS, query_block, key_block):
-  """Scaled float32 scores, `_MASKED` where the tree rule forbids."""
+  """Scaled float32 scores, below all others where the tree rule forbids."""
   seen_BQP = _seen(end_CBS, query_block, key_block)
   scores = _dot("bkgqh,bkph->bkgqp", q_BKGQH, k_BKPH)
   scale = q_BKGQH.shape[-1] ** -0.5
-  return jnp.where(seen_BQP[:, None, None], scores * scale, _MASKED)
+  return scores * scale + _bias(seen_BQP)[:, None, None]
 
 
 def _seen(end_CBS, query_block, key_block):
@@ -225,10 +219,13 @@ def _seen(end_CBS, query_block, key_block):
   return (query_Q1 >= key_P) & (query_Q1 < end_CBS[key_block][:, None])
 
 
-def _seen_exp(scores_BKGQP, shift_BKGQ):
-  """exp(scores - shift), 0 where masked even if the whole row is."""
-  weights = jnp.exp(scores_BKGQP - shift_BKGQ[..., None])
-  return jnp.where(scores_BKGQP > _MASKED / 2, weights, 0.0)
+def _bias(seen):
+  """What makes a score's exponential 0 where a key is not seen, else 0.
+
+  Added, because XLA's selection between two arrays of scores takes a CPU
+  longer than the exponential does.
+  """
+  return jnp.where(seen, 0.0, _MASKED)
 
 
 def _dot(equation: str, left, right):

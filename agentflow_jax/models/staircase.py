@@ -17,8 +17,6 @@ Q the queries of a block, S the keys up to its end.
 import jax
 import jax.numpy as jnp
 
-from agentflow_jax.models import blockwise
-
 _MASKED = -1e30
 _BLOCKS = 8  # more save little and compile for long
 _LEAST_TOKENS = 32  # of a block; the products get too small
@@ -62,11 +60,10 @@ def _forward(q_BTNH, k_BTKH, v_BTKH, subtree_end_BT):
 
 def _backward(saved, d_out_BTNH):
   q_BTNH, k_BTKH, v_BTKH, subtree_end_BT, out_BTNH, log_total_BKGT1 = saved
-  b, t, kv_heads, h = k_BTKH.shape
-  k_BKTH, v_BKTH = k_BTKH.swapaxes(1, 2), v_BTKH.swapaxes(1, 2)
-  q_BKGTH, d_out_BKGTH, out_BKGTH = (
-    _grouped(x.astype(q_BTNH.dtype), kv_heads)
-    for x in (q_BTNH, d_out_BTNH, out_BTNH)
+  q_BKGTH, k_BKTH, v_BKTH = _heads_first(q_BTNH, k_BTKH, v_BTKH)
+  d_out_BKGTH, out_BKGTH = (
+    _grouped(x, k_BTKH.shape[2])
+    for x in (d_out_BTNH.astype(q_BTNH.dtype), out_BTNH)
   )
   inner_BKGT1 = jnp.sum(
     d_out_BKGTH.astype(jnp.float32) * out_BKGTH, axis=-1, keepdims=True
@@ -74,23 +71,20 @@ def _backward(saved, d_out_BTNH):
   d_qs = []
   d_k_BKTH = jnp.zeros(k_BKTH.shape, jnp.float32)
   d_v_BKTH = jnp.zeros(v_BKTH.shape, jnp.float32)
-  for start, stop in _blocks(t):
+  for start, stop in _blocks(q_BTNH.shape[1]):
     q, d_out, inner, log_total = (
-      x[:, :, :, start:stop].reshape(b, kv_heads, -1, x.shape[-1])
+      x[:, :, :, start:stop]
       for x in (q_BKGTH, d_out_BKGTH, inner_BKGT1, log_total_BKGT1)
     )
-    query = (q, d_out, inner.swapaxes(-1, -2), log_total.swapaxes(-1, -2))
-    d_q_BKHQ, d_k, d_v = blockwise.pair_gradient(
-      query,
-      k_BKTH[:, :, :stop],
-      v_BKTH[:, :, :stop],
-      _seen(subtree_end_BT, start, stop),
-    )
-    d_q_BKQH = d_q_BKHQ.swapaxes(-1, -2)
-    d_qs.append(d_q_BKQH.reshape(b, kv_heads, -1, stop - start, h))
-    d_k_BKTH = d_k_BKTH.at[:, :, :stop].add(d_k)
-    d_v_BKTH = d_v_BKTH.at[:, :, :stop].add(d_v)
-  d_q_BTNH = _tokens_first(jnp.concatenate(d_qs, axis=3))
+    scores, seen = _scores(q_BKGTH, k_BKTH, subtree_end_BT, start, stop)
+    weights = jnp.where(seen, jnp.exp(scores - log_total), 0.0)
+    d_weights = _product(d_out, v_BKTH[:, :, :stop].swapaxes(-1, -2))
+    d_scores = weights * (d_weights - inner)
+    d_qs.append(_product(d_scores, k_BKTH[:, :, :stop]))
+    d_k_BKTH = d_k_BKTH.at[:, :, :stop].add(_over_queries(d_scores, q))
+    d_v_BKTH = d_v_BKTH.at[:, :, :stop].add(_over_queries(weights, d_out))
+  scale = q_BTNH.shape[-1] ** -0.5  # that of d_k is in q
+  d_q_BTNH = _tokens_first(jnp.concatenate(d_qs, axis=3) * scale)
   return (
     d_q_BTNH.astype(q_BTNH.dtype),
     d_k_BKTH.swapaxes(1, 2).astype(k_BTKH.dtype),
@@ -134,16 +128,12 @@ def _scores(q_BKGTH, k_BKTH, subtree_end_BT, start: int, stop: int):
   scores = _product(
     q_BKGTH[:, :, :, start:stop], k_BKTH[:, :, :stop].swapaxes(-1, -2)
   )
-  seen = _seen(subtree_end_BT, start, stop)[:, None, None]
-  return jnp.where(seen, scores, _MASKED), seen
-
-
-def _seen(subtree_end_BT, start: int, stop: int):
-  """Whether each query of a block sees each key up to its end, [B, Q, S]."""
   query_Q1 = jnp.arange(start, stop)[:, None]
-  return (query_Q1 >= jnp.arange(stop)) & (
+  seen_BQS = (query_Q1 >= jnp.arange(stop)) & (
     query_Q1 < subtree_end_BT[:, None, :stop]
   )
+  seen = seen_BQS[:, None, None]
+  return jnp.where(seen, scores, _MASKED), seen
 
 
 def _product(left_BKGQX, right_BKXY):
@@ -155,3 +145,15 @@ def _product(left_BKGQX, right_BKXY):
     preferred_element_type=jnp.float32,
   )
   return out.reshape(b, k, g, q, right_BKXY.shape[-1])
+
+
+def _over_queries(left_BKGQS, right_BKGQH):
+  """[B, K, S, H]: sums over the queries of all heads that share keys."""
+  b, k, g, q, s = left_BKGQS.shape
+  return jnp.matmul(
+    left_BKGQS.reshape(b, k, g * q, s)
+    .astype(right_BKGQH.dtype)
+    .swapaxes(-1, -2),
+    right_BKGQH.reshape(b, k, g * q, -1),
+    preferred_element_type=jnp.float32,
+  )

@@ -117,9 +117,7 @@ def _backward(saved, d_out_CBKGSH):
     x.astype(q_CBKGSH.dtype).reshape(*heads, g * s, h)
     for x in (q_CBKGSH, d_out_CBKGSH)
   )
-  inner_CBK1Q, log_total_CBK1Q = (
-    x.reshape(*heads, 1, g * s) for x in (inner_CBKGS, log_total_CBKGS)
-  )
+  inner_CBK1Q = inner_CBKGS.reshape(*heads, 1, g * s)
 
   def query_block(carry, scanned):
     *query, query_block, keys_C, count = scanned
@@ -142,7 +140,8 @@ def _backward(saved, d_out_CBKGSH):
     return tuple(carry), d_q_BKHQ.swapaxes(-1, -2)
 
   zeros = jnp.zeros(k_CBKSH.shape, jnp.float32)
-  queries = (q_CBKQH, d_out_CBKQH, inner_CBK1Q, log_total_CBK1Q)
+  log_total_CBK1GS = log_total_CBKGS[:, :, :, None]
+  queries = (q_CBKQH, d_out_CBKQH, inner_CBK1Q, log_total_CBK1GS)
   (d_k, d_v), d_q = jax.lax.scan(
     query_block, (zeros, zeros), (*queries, *_visits(end_CBS))
   )
@@ -154,25 +153,28 @@ def _backward(saved, d_out_CBKGSH):
   )
 
 
-def _pair_gradient(query, k_BKPH, v_BKPH, seen_BQP):
+def _pair_gradient(query, k_BKPH, v_BKPH, seen_BSP):
   """What a block of queries and one of keys add to the gradients, float32.
 
   Keys come first, so that no product transposes an array as large as the
   scores: on a CPU, XLA does that inside the loop that computes the array,
   reading by columns, at twice the time.
 
-  `query` is (q_BKQH, d_out_BKQH, inner_BK1Q, log_total_BK1Q), where Q is the
-  queries of all G heads, head by head; the Q of `seen_BQP` is those of one.
+  `query` is (q_BKQH, d_out_BKQH, inner_BK1Q, log_total_BK1GS), where Q is the
+  S queries of all G heads, head by head.
   Returns (d_q_BKHQ, d_k_BKPH, d_v_BKPH).
   """
-  q_BKQH, d_out_BKQH, inner_BK1Q, log_total_BK1Q = query
+  q_BKQH, d_out_BKQH, inner_BK1Q, log_total_BK1GS = query
   scale = q_BKQH.shape[-1] ** -0.5
   q_BKHQ, d_out_BKHQ = (x.swapaxes(-1, -2) for x in (q_BKQH, d_out_BKQH))
   scores_BKPQ = _dot("bkph,bkhq->bkpq", k_BKPH, q_BKHQ) * scale
-  by_head = (*scores_BKPQ.shape[:-1], -1, seen_BQP.shape[1])
-  bias_BPQ = _bias(seen_BQP).swapaxes(-1, -2)
-  scores_BKPGQ = scores_BKPQ.reshape(by_head) + bias_BPQ[:, None, :, None]
-  weights = jnp.exp(scores_BKPGQ.reshape(scores_BKPQ.shape) - log_total_BK1Q)
+  # On [B, K, P, G, S]: over flat heads the bias would cost more to find.
+  scores_BKPGS = scores_BKPQ.reshape(
+    *scores_BKPQ.shape[:-1], *log_total_BK1GS.shape[-2:]
+  )
+  bias_BPS = _bias(seen_BSP).swapaxes(-1, -2)
+  scores_BKPGS += bias_BPS[:, None, :, None] - log_total_BK1GS
+  weights = jnp.exp(scores_BKPGS).reshape(scores_BKPQ.shape)
   d_weights = _dot("bkph,bkhq->bkpq", v_BKPH, d_out_BKHQ)
   d_scores = weights * (d_weights - inner_BK1Q) * scale
   d_scores = d_scores.astype(q_BKQH.dtype)

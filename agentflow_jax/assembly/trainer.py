@@ -149,7 +149,9 @@ def _rollouts(
     reward_fn=reward_fn,
     config=config,
     host_metrics=lambda: (
-      built.engines.metrics(reset=True) | judging.metrics(reward_fn)
+      built.engines.metrics(reset=True)
+      | built.agents.toolbox.metrics(reset=True)
+      | judging.metrics(reward_fn)
     ),
   )
 

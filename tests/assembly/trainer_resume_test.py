@@ -62,8 +62,9 @@ _POINTS = {
   "checkpoint_written": {2},
   "checkpoint_whole": {3},
 }
-# Times, and how requests happened to meet in the sampler.
+# Times, and how requests happened to meet in the sampler and in caches.
 _IS_TIME = ("time_s", "tokens_per_s", "phase_s/", "duration_s", "sampler/")
+_IS_CHANCE = ("/seconds", "/cached")
 
 
 class Program:
@@ -149,7 +150,7 @@ def _without_times(value):
     return {
       name: _without_times(child)
       for name, child in value.items()
-      if not name.startswith(_IS_TIME)
+      if not name.startswith(_IS_TIME) and not name.endswith(_IS_CHANCE)
     }
   if isinstance(value, list):
     return [_without_times(child) for child in value]
@@ -189,6 +190,9 @@ def test_the_oracle_is_worth_comparing(program):
   assert [line["iteration"] for line in lines] == [1, 2, 3, 4]
   assert [line["step"] for line in lines] == [1, 2, 3, 4]
   assert len({line["grad_norm"] for line in lines}) == 4
+  search = "tool/Wikipedia_Search_Tool"
+  assert sum(line[f"{search}/calls"] for line in lines) > 0
+  assert sum(line[f"{search}/failed"] for line in lines) == 0
   whens = [e["when"] for e in metrics_writer.read_evaluations(whole)]
   assert whens == ["before", "during", "after"]
   base = _arrays(whole / "base" / "params")

@@ -132,6 +132,17 @@ def test_operations_and_relations_are_balanced(split_name):
   assert max(one_hop.values()) <= count / 8
 
 
+def test_training_asks_for_every_second_hop_about_as_often():
+  """Else what there is little of is rare in training and not in the test."""
+  found = questions.candidates(split.TRAIN, questions.TWO_HOP)
+  count = questions.COUNTS[split.TRAIN][questions.TWO_HOP]
+  groups = collections.Counter(
+    candidate.group for candidate in questions.choose(found, count)
+  )
+  assert groups.keys() == {candidate.group for candidate in found}
+  assert min(groups.values()) >= 0.8 * max(groups.values())
+
+
 def test_every_wording_is_used():
   texts = [task.question for task in questions.tasks(split.TRAIN)]
   for attribute in relations.attributes():

@@ -191,8 +191,6 @@ def test_the_oracle_is_worth_comparing(program):
   assert [line["iteration"] for line in lines] == [1, 2, 3, 4]
   assert [line["step"] for line in lines] == [1, 2, 3, 4]
   assert len({line["grad_norm"] for line in lines}) == 4
-  # Random weights call no tool.
-  assert all("tool/Wikipedia_Search_Tool/calls" in line for line in lines)
   whens = [e["when"] for e in metrics_writer.read_evaluations(whole)]
   assert whens == ["before", "during", "after"]
   base = _arrays(whole / "base" / "params")

@@ -229,7 +229,11 @@ def test_a_key_that_is_new_has_its_default(tmp_path):
   stored = json.loads((tmp_path / "config.json").read_text())
   del stored["learner"]["epochs"]
   (tmp_path / "config.json").write_text(json.dumps(stored))
-  RunDir.open(tmp_path, config_lib.Config()).close()
+  default = config_lib.Config()
+  assert run_dir_lib.read_config(tmp_path).learner.epochs == (
+    default.learner.epochs
+  )
+  RunDir.open(tmp_path, default).close()
 
 
 def test_no_run_directory_is_named(tmp_path):

@@ -63,9 +63,9 @@ def _learning(config: config_lib.Config) -> None:
   config.learner.row_tokens = 256
   config.learner.micro_batch_rows = 4
   config.learner.loss_chunk_tokens = 4096
-  config.training.iterations = 46
-  config.training.evaluate_every = 23
-  config.training.checkpoint_every = 23
+  config.training.iterations = 36
+  config.training.evaluate_every = 18
+  config.training.checkpoint_every = 18
 
 
 def _warm_start(config: config_lib.Config) -> None:

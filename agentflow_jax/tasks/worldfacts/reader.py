@@ -14,15 +14,19 @@ from collections.abc import Mapping, Sequence
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.tasks.worldfacts import grammar, relations, templates
 
-_LABELS = (
-  messages_lib.QUESTION,
-  messages_lib.ANALYSIS,
-  messages_lib.MEMORY,
-  messages_lib.CONTEXT,
-  messages_lib.SUB_GOAL,
-  messages_lib.TOOL_NAME,
+_LABELS = frozenset(
+  (
+    messages_lib.QUESTION,
+    messages_lib.ANALYSIS,
+    messages_lib.MEMORY,
+    messages_lib.CONTEXT,
+    messages_lib.SUB_GOAL,
+    messages_lib.TOOL_NAME,
+  )
 )
 _AFTER_RESULT = (messages_lib.VERDICT, messages_lib.COMMAND)
+# All lines of the format that are about turns; most lines are not.
+_TURN = "Turn "
 _HEADLINE = re.compile(r"Turn \d+: (?P<plan>.*)")
 # What a prompt says of its own turn, behind the memory.
 _TURN_LINE = re.compile(r"Turn \d+ of \d+\b")
@@ -101,20 +105,20 @@ def read_prompt(text: str) -> Prompt:
   line start is the prompt's own.
   """
   lines = text.split("\n")
-  starts: dict[str, int] = {}
+  found: dict[str, tuple[int, str]] = {}  # label: its line, the text behind
   for number, line in enumerate(lines):
-    for label in _LABELS:
-      if line.startswith(label):
-        starts[label] = number
-  memory = starts.get(messages_lib.MEMORY)
+    name, colon, rest = line.partition(":")
+    label = name + colon
+    if label in _LABELS:
+      found[label] = number, rest.strip()
 
   def behind(label: str) -> str:
-    number = starts.get(label)
-    return "" if number is None else lines[number][len(label) :].strip()
+    return found[label][1] if label in found else ""
 
+  memory = found.get(messages_lib.MEMORY)
   return Prompt(
     question=behind(messages_lib.QUESTION),
-    turns=() if memory is None else tuple(_read_turns(lines[memory + 1 :])),
+    turns=() if memory is None else _read_turns(lines[memory[0] + 1 :]),
     context=behind(messages_lib.CONTEXT),
     sub_goal=behind(messages_lib.SUB_GOAL),
     tool_name=behind(messages_lib.TOOL_NAME),
@@ -167,38 +171,41 @@ def is_python(tool_name: str) -> bool:
   return "python" in tool_name.lower()
 
 
-def _read_turns(lines: Sequence[str]) -> list[SeenTurn]:
+def _read_turns(lines: Sequence[str]) -> tuple[SeenTurn, ...]:
   """Turns of a memory; lines outside results are skipped."""
-  turns: list[SeenTurn] = []
-  results: list[str] = []
+  plans: list[str] = []
+  results: list[list[str]] = []  # of every plan
   in_result = False
-
-  def close() -> None:
-    if turns:
-      turns[-1] = dataclasses.replace(turns[-1], result="\n".join(results))
-
   for line in lines:
-    if headline := _HEADLINE.fullmatch(line):
-      close()
-      # An unreadable plan names no tool.
-      tool_name, bar, rest = headline["plan"].partition(" | ")
-      turns.append(
-        SeenTurn(
-          tool_name=tool_name if bar else "",
-          result="",
-          context=rest.partition(" | ")[0],
-        )
-      )
-      results, in_result = [], False
-    elif line.startswith(messages_lib.RESULT):
-      results.append(line[len(messages_lib.RESULT) :].strip())
-      in_result = True
-    elif line.startswith(_AFTER_RESULT) or _TURN_LINE.match(line):
+    turn_line = line.startswith(_TURN)
+    if turn_line and (headline := _HEADLINE.fullmatch(line)):
+      plans.append(headline["plan"])
+      results.append([])
       in_result = False
-    elif in_result:
-      results.append(line)
-  close()
-  return turns
+    elif line.startswith(messages_lib.RESULT):
+      if results:
+        results[-1].append(line[len(messages_lib.RESULT) :].strip())
+      in_result = True
+    elif line.startswith(_AFTER_RESULT):
+      in_result = False
+    elif turn_line and _TURN_LINE.match(line):
+      in_result = False
+    elif in_result and results:
+      results[-1].append(line)
+  return tuple(
+    _seen_turn(plan, "\n".join(lines))
+    for plan, lines in zip(plans, results, strict=True)
+  )
+
+
+def _seen_turn(plan: str, result: str) -> SeenTurn:
+  """A turn by its headline; an unreadable plan names no tool."""
+  tool_name, bar, rest = plan.partition(" | ")
+  return SeenTurn(
+    tool_name=tool_name if bar else "",
+    result=result,
+    context=rest.partition(" | ")[0],
+  )
 
 
 @functools.lru_cache(maxsize=4096)

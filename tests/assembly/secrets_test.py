@@ -16,9 +16,11 @@ _SCRIPT = """
 import asyncio, pathlib, sys
 from absl import logging
 import assembled_world
-from agentflow_jax.core import trajectory
+import numpy as np
+from agentflow_jax.evaluation import scores
+from agentflow_jax.evaluation.report import report, runs_report
 from agentflow_jax.rollout import recorder
-from agentflow_jax.training import cli
+from agentflow_jax.training import checkpointing, cli, metrics_writer, run_dir
 import os
 
 def main(argv):
@@ -47,9 +49,7 @@ def main(argv):
   groups = asyncio.run(run())
   text = repr(groups)
   assert key in text  # it was there to be leaked
-  with recorder.record_file(out / "rollouts.jsonl", step=1) as write:
-    for t in groups[0].trajectories:
-      write(t)
+  save(config, out / "run", groups[0].trajectories)
   logging.info("info %s", key)
   logging.warning("warning %s", key)
   try:
@@ -58,6 +58,24 @@ def main(argv):
     logging.exception("with a traceback")
   (out / "cmdline").write_bytes(pathlib.Path("/proc/self/cmdline").read_bytes())
   raise RuntimeError(f"a bug with {key}")
+
+def save(config, path, trajectories):
+  "Everything that a training run keeps."
+  with run_dir.RunDir.open(path, config) as run:
+    recorder.record_all(recorder.iteration_path(path, 1), 1, trajectories)
+    for when in ("before", "after"):
+      recorder.record_all(run.evaluation_rollouts(when), 1, trajectories)
+    with metrics_writer.MetricsWriter(path) as metrics:
+      metrics.write(iteration=1, step=1, metrics={"reward": 1.0})
+      for when in ("before", "after"):
+        metrics.write_evaluation(
+          iteration=when == "after", when=when,
+          summary=scores.summarise(trajectories))
+    with checkpointing.Checkpointer(
+        run.checkpoints, keep_last=1, keep_best=True) as saved:
+      saved.save(1, {"params": {"w": np.ones(4, np.float32)}}, {}, wait=True)
+    report.write_report(path)
+    runs_report.write_runs([path], path / "viewer.html", max_trajectories=100)
 
 cli.run_app(main)
 """
@@ -92,11 +110,18 @@ def test_the_key_is_in_no_output_and_no_file(died):
   assert CANARY not in process.stdout + process.stderr
   files = [path for path in out.rglob("*") if path.is_file()]
   names = {path.name for path in files}
-  assert {"rollouts.jsonl", "answers.sqlite", "cmdline"} <= names
+  assert {
+    *("iteration_000001.jsonl", "after.jsonl", "config.json", "metrics.jsonl"),
+    *("report.html", "viewer.html", "answers.sqlite", "cmdline"),
+  } <= names
+  assert list(out.glob("run/checkpoints/*/*"))
   for path in files:
     assert CANARY.encode() not in path.read_bytes(), path
 
 
 def test_what_was_hidden_says_so(died):
   _, out = died
-  assert '"redacted": true' in (out / "rollouts.jsonl").read_text()
+  (record,) = out.rglob("iteration_000001.jsonl")
+  assert '"redacted": true' in record.read_text()
+  for page in ("report.html", "viewer.html"):
+    assert "[redacted]" in (out / "run" / page).read_text(), page

@@ -110,6 +110,23 @@ def test_flags_reach_main(folder, arguments, printed):
   assert "noise" not in result.stderr  # libraries' INFO lines
 
 
+def test_a_config_with_a_secret_in_it_is_refused(folder, monkeypatch):
+  # It would be saved with the run, and shown in its report.
+  monkeypatch.setenv("SOME_API_KEY", "sk-canary-99fe1c")
+  result = _run(
+    folder,
+    "--config.engines.judge_options.base_url=http://sk-canary-99fe1c@host/v1",
+  )
+  assert result.returncode == 2
+  assert result.stdout == ""
+  assert "canary" not in result.stderr
+  assert result.stderr == (
+    "error: engines.judge_options.base_url='http://[redacted]@host/v1' holds a "
+    "secret of the environment, and a config is saved with its run; keys are "
+    "read from the environment: leave it out\n"
+  )
+
+
 def test_a_script_may_have_its_own_default_config(folder):
   result = _run(folder, "--config.learner.epochs=2", script="other.py")
   assert result.stdout.startswith("mine 0.5")

@@ -186,9 +186,9 @@ def _read_turns(lines: Sequence[str]) -> tuple[SeenTurn, ...]:
       if results:
         results[-1].append(line[len(messages_lib.RESULT) :].strip())
       in_result = True
-    elif line.startswith(_AFTER_RESULT):
-      in_result = False
-    elif turn_line and _TURN_LINE.match(line):
+    elif line.startswith(_AFTER_RESULT) or (
+      turn_line and _TURN_LINE.match(line)
+    ):
       in_result = False
     elif in_result and results:
       results[-1].append(line)

@@ -19,6 +19,7 @@ _FLAGS = {
   "model__lora__target_modules": "q_proj,o_proj,up_proj",
   "training__export_hf": "true",
   "training__evaluate_every": 0,
+  "learner__warmup_steps": 0,  # the first command has one step
 }
 
 

@@ -70,7 +70,7 @@ def save(config, path, trajectories):
       for when in ("before", "after"):
         metrics.write_evaluation(
           iteration=when == "after", when=when,
-          summary=scores.summarise(trajectories))
+          summary=scores.summarise(trajectories[:1]))
     with checkpointing.Checkpointer(
         run.checkpoints, keep_last=1, keep_best=True) as saved:
       saved.save(1, {"params": {"w": np.ones(4, np.float32)}}, {}, wait=True)

@@ -43,7 +43,12 @@ def _experiment(*arguments, cwd=_ROOT):
   return subprocess.run(
     [sys.executable, str(_ROOT / "launch" / "experiment.py"), *arguments],
     cwd=cwd,
-    env=os.environ | {"PYTHONPATH": str(_ROOT)},
+    env=os.environ
+    | {
+      "PYTHONPATH": str(_ROOT),
+      # Fewer devices than the tests have: slots are shared out among them.
+      "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    },
     capture_output=True,
     text=True,
     check=False,

@@ -11,6 +11,7 @@ import pytest
 from agentflow_jax.batching import device_batch, packing
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.learner import objectives
+from agentflow_jax.models import architecture
 from agentflow_jax.testing import loss_oracle
 
 _OPTIONS = {
@@ -174,10 +175,10 @@ def test_gradient_equals_finite_differences_in_float64(name, monkeypatch):
   # Every "float32" the code asks for becomes float64, so that differences of
   # the loss through the whole network are exact enough to compare.
   monkeypatch.setattr(jnp, "float32", np.float64)
+  monkeypatch.setattr(architecture, "_DTYPES", ("float64",))
   with jax.enable_x64(True):
-    arch = dataclasses.replace(examples.ARCH, num_layers=1)
+    arch = dataclasses.replace(examples.ARCH, num_layers=1, dtype="float64")
     params = _float64(examples.tiny_model.tiny_params(arch))
-    object.__setattr__(arch, "dtype", "float64")  # no user may ask for it
     samples = examples.samples(2, 2, 2, arch=arch, params=params)
     config = _config(**_OPTIONS[name])
     rows = packing.pack_samples(samples, row_tokens=64).rows

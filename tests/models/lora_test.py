@@ -85,7 +85,10 @@ def test_merging_is_the_sum_by_hand():
       pair[b]
     ).reshape(layers, rank, -1)
     expected = base + 7.0 / 3.0 * change.reshape(base.shape)
-    np.testing.assert_allclose(found[module][weight], expected, rtol=1e-5)
+    # Where base and change nearly cancel, their rounding is what is left.
+    np.testing.assert_allclose(
+      found[module][weight], expected, rtol=1e-5, atol=1e-7
+    )
   # What has no adapter is not touched, not even copied.
   assert found["mlp_norm"]["scale"] is _BASE["layers"]["mlp_norm"]["scale"]
 

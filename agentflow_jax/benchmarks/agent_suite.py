@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from agentflow_jax.agent import episode, executor, generator, planner, verifier
 from agentflow_jax.agent import settings as settings_lib
+from agentflow_jax.benchmarks import measuring
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
@@ -56,6 +57,7 @@ _PROGRAM = "print(sum(n * n for n in range(100)))"
 class Sizes:
   """How much is measured; the defaults take a minute on a free core."""
 
+  rounds: int = 5  # of the throughput, after one that does not count
   episodes: int = 2048
   concurrent: int = 512
   sandbox_runs: int = 200
@@ -84,7 +86,8 @@ def run(sizes: Sizes | None = None) -> dict[str, float | None]:
   Returns:
     Numbers by name; None for a sandbox that this machine does not have.
     `turns_per_s` counts the process's own time (one core), so that what else
-    runs on the machine is left out as far as it can be.
+    runs on the machine is left out as far as it can be: the median of the
+    rounds, with `_min` and `_max` beside it.
   """
   sizes = sizes or Sizes()
   # The interpreter's library keeps a runtime for the life of the process.
@@ -106,17 +109,21 @@ def run(sizes: Sizes | None = None) -> dict[str, float | None]:
 
 async def _throughput(sizes: Sizes) -> dict[str, float | None]:
   run_one = _episodes(_rules())
-  await _rollout(run_one, sizes.concurrent // 8, sizes.concurrent)  # warm
-  wall_s, cpu_s = time.perf_counter(), time.process_time()
-  trajectories = await _rollout(run_one, sizes.episodes, sizes.concurrent)
-  wall_s = time.perf_counter() - wall_s
-  cpu_s = time.process_time() - cpu_s
-  turns = sum(len(t.turns) for t in trajectories)
+  per_cpu_s, per_wall_s = [], []
+  for _ in range(1 + sizes.rounds):
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    trajectories = await _rollout(run_one, sizes.episodes, sizes.concurrent)
+    turns = sum(len(t.turns) for t in trajectories)
+    per_wall_s.append(turns / (time.perf_counter() - wall_s))
+    per_cpu_s.append(turns / (time.process_time() - cpu_s))
+  found = measuring.Spread.of(per_cpu_s[1:])
   return {
-    "turns_per_s": turns / cpu_s,
-    "host_cpu_ms_per_turn": 1e3 * cpu_s / turns,
-    "episodes_per_s": len(trajectories) / cpu_s,
-    "turns_per_wall_s": turns / wall_s,
+    "turns_per_s": found.median,
+    "turns_per_s_min": found.low,
+    "turns_per_s_max": found.high,
+    "host_cpu_ms_per_turn": 1e3 / found.median,
+    "episodes_per_s": found.median / _TURNS,
+    "turns_per_wall_s": measuring.Spread.of(per_wall_s[1:]).median,
   }
 
 

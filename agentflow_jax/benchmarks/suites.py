@@ -28,7 +28,8 @@ def _rollout(options: Options) -> report.Report:
 def _agent(options: Options) -> report.Report:
   from agentflow_jax.benchmarks import agent_suite, retriever_load
 
-  figures = agent_suite.run() | retriever_load.run(options.passages)
+  sizes = agent_suite.Sizes(rounds=options.rounds)
+  figures = agent_suite.run(sizes) | retriever_load.run(options.passages)
   rows = [{"figure": name, "value": str(v)} for name, v in figures.items()]
   return report.Report(
     suite="agent",

@@ -23,5 +23,7 @@ def test_every_number_is_there():
   for name, value in found.items():
     if value is not None:
       assert math.isfinite(value) and value >= 0, name
+  assert found["turns_per_s_min"] <= found["turns_per_s"]
+  assert found["turns_per_s"] <= found["turns_per_s_max"]
   assert found["turns_per_s"] == pytest.approx(3 * found["episodes_per_s"])
   assert found["leaked_processes"] == found["leaked_fds"] == 0

@@ -89,11 +89,15 @@ def _open_one(
 ) -> protocols.TaskSource:
   if spec == WORLDFACTS:
     # Lazily, because it imports tensorflow_datasets.
-    from agentflow_jax.tasks.worldfacts import builder
+    from agentflow_jax.tasks.worldfacts import builder, questions
 
     # tfds wraps its methods without types.
     dataset: Any = builder.prepare(data_dir)
-    return RecordSource(dataset.as_data_source(split=split))
+    return RecordSource(
+      dataset.as_data_source(split=split),
+      # Known without reading thousands of records.
+      scorers=sorted({task.scorer for task in questions.tasks(split)}),
+    )
   if spec.startswith(task_specs.TFDS):
     name = spec.removeprefix(task_specs.TFDS)
     return RecordSource(

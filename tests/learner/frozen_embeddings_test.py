@@ -22,7 +22,8 @@ def test_embeddings_stay_and_do_not_count_in_the_norm(train_embeddings, tied):
     lr=0.1, weight_decay=0.5, eps=1e-3, train_embeddings=train_embeddings
   )
   optimizer = optimizer_lib.Optimizer(config, total_steps=10)
-  moved, _ = optimizer.update(gradients, optimizer.init(params), params)
+  update = jax.jit(optimizer.update)
+  moved, _ = update(gradients, optimizer.init(params), params)
   changed = {
     jax.tree_util.keystr(path): float(np.abs(new - old).max())
     for (path, new), old in zip(

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from agentflow_jax.agent import (
   episode,
@@ -29,6 +29,7 @@ from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.engines import scripted
 from agentflow_jax.rollout import replay as replay_lib
 from agentflow_jax.tasks.worldfacts import rules, tag_rules
+from agentflow_jax.tools import metered
 from agentflow_jax.tools import registry as tools_registry
 
 TRAINABLE, FROZEN = providers.TRAINABLE, providers.FROZEN
@@ -184,20 +185,42 @@ def _stack(
 def build_toolbox(
   engines: Engines, index_dir: pathlib.Path
 ) -> tools_registry.Toolbox:
-  """The enabled tools; close it when done."""
+  """The enabled tools; close it when done.
+
+  When replaying, none is built: neither keys nor servers nor indexes are
+  needed, and `check` has nothing to check.
+  """
+  config, replay = engines.config.tools, engines.replay
+  # The same names mean the same tools, wherever what they use has moved to.
+  chosen = (*config.enabled, *config.mcp_servers)
+  if replay is not None and replay.replaying:
+    return _replayed(replay, chosen)
   engine, sampling = engines.for_role("tool")
   toolbox = tools_registry.build(
-    engines.config.tools,
+    config,
     tools_registry.Resources(
       engine=engine,
       sampling=sampling,
       search_index_dir=os.fspath(index_dir),
     ),
   )
-  if engines.replay is None:
+  if replay is None:
     return toolbox
+  replay.keep_specs(chosen, (tool.spec for tool in toolbox.values()))
   return tools_registry.Toolbox(
-    {name: engines.replay.tool(tool) for name, tool in toolbox.items()}
+    {name: replay.tool(tool) for name, tool in toolbox.items()}
+  )
+
+
+def _replayed(
+  replay: replay_lib.Replay, chosen: Sequence[str]
+) -> tools_registry.Toolbox:
+  """Recorded specs whose calls are answered from the store."""
+  return tools_registry.Toolbox(
+    {
+      tool.spec.name: replay.tool(metered.MeteredTool(tool))
+      for tool in replay.absent_tools(chosen)
+    }
   )
 
 

@@ -10,6 +10,7 @@ from absl import logging
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import protocols
 from agentflow_jax.core import task as task_lib
+from agentflow_jax.rollout import replay
 from agentflow_jax.tasks import sources
 from agentflow_jax.tasks.datasets import overlap
 from agentflow_jax.tasks.worldfacts import pages
@@ -77,7 +78,11 @@ def search_index(
   if config.tools.search_index_dir:
     return pathlib.Path(config.tools.search_index_dir)
   directory = data_dir / f"worldfacts-index-{pages.content_hash()}"
-  if "wikipedia_search" in config.tools.enabled and not directory.exists():
+  searched = (
+    "wikipedia_search" in config.tools.enabled
+    and config.rollout.replay != replay.REPLAY
+  )
+  if searched and not directory.exists():
     logging.info("building the search index %s", directory)
     bm25_index.build(
       (

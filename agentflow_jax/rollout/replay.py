@@ -4,7 +4,8 @@ Flow: request -> hash of its content (who, messages or arguments, sampling,
 place in the run) -> the answer in a store on disk. "record" asks and writes
 down, "replay" only reads, so that a run can be repeated without network, keys
 or accelerators and with the same tokens. What failed is written down too and
-fails again, by the same name; what a deadline cut off is cut off again.
+fails again, by the same name; what a deadline cut off is cut off again. What
+the tools offered is written down as well: a replay builds none of them.
 
 The last answer to a request counts: a tool that failed and was tried again
 answers at once when replayed. An answer that holds a secret of the
@@ -14,7 +15,7 @@ environment is not written down (answer_store.py), and a replay stops there.
 import asyncio
 import dataclasses
 import pathlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from absl import logging
@@ -80,6 +81,31 @@ class Replay:
   def tool(self, tool: Any) -> Any:
     """`tool` with its calls recorded or replayed."""
     return _Tool(self, tool)
+
+  def keep_specs(
+    self, chosen: Sequence[str], specs: Iterable[tool_lib.ToolSpec]
+  ) -> None:
+    """Writes down what the tools that a config chose by these names offer."""
+    value = {"specs": [record_codec.encode(spec) for spec in specs]}
+    self._store.put(_specs_key(chosen), value)
+
+  def absent_tools(self, chosen: Sequence[str]) -> list["AbsentTool"]:
+    """The tools that were chosen by these names, as they were recorded.
+
+    Raises:
+      UserError: none were recorded by these names.
+    """
+    value = self._store.get(_specs_key(chosen))
+    if value is None:
+      raise errors.UserError(
+        f"the recorded run did not have the tools {', '.join(chosen)}: replay "
+        "with the tools.enabled and tools.mcp_servers it was recorded with"
+      )
+    decode = record_codec.decode
+    return [
+      AbsentTool(decode(tool_lib.ToolSpec, spec, "a recorded tool"))
+      for spec in value["specs"]
+    ]
 
   def metrics(self, reset: bool = False) -> dict[str, float]:
     """Answers written or read, and those withheld for a secret in them."""
@@ -155,6 +181,28 @@ def open_replay(mode: str, directory: str) -> Replay | None:
   return Replay(mode, directory)
 
 
+class AbsentTool:
+  """What a tool offers and nothing behind it, for `Replay.tool` to answer."""
+
+  def __init__(self, spec: tool_lib.ToolSpec):
+    self._spec = spec
+
+  @property
+  def spec(self) -> tool_lib.ToolSpec:
+    return self._spec
+
+  async def execute(
+    self, arguments: Mapping[str, Any], context: engine_lib.CallContext
+  ) -> tool_lib.ToolResult:
+    raise AssertionError(f"{self._spec.name} is only replayed")
+
+  async def check(self) -> None:
+    """Nothing can be missing."""
+
+  async def aclose(self) -> None:
+    """Nothing to end."""
+
+
 class _Engine:
   """Implements core `Engine`."""
 
@@ -213,6 +261,11 @@ class _Tool:
       context,
       lambda: self._tool.execute(arguments, context),
     )
+
+
+def _specs_key(chosen: Sequence[str]) -> bytes:
+  request = {"version": _VERSION, "tools": list(chosen)}
+  return answer_store.key_of(request)
 
 
 def _place(context: engine_lib.CallContext) -> list[Any]:

@@ -188,6 +188,8 @@ def _behaviour(results: Results) -> Table:
         f"{found['mean_turns']:.2f}",
         _percent(found["tool_error_rate"]),
         _percent(found["parse_failure_rate"]),
+        # Results from before this was counted have none.
+        _percent(found.get("verdict_failure_rate")),
         f"{sum(v['prompt'] for v in by_role):.0f}",
         f"{sum(v['completion'] for v in by_role):.0f}",
         f"{found['timing']['mean_s']:.1f}" if "timing" in found else "-",
@@ -201,7 +203,8 @@ def _behaviour(results: Results) -> Table:
     title="Behaviour",
     header=[
       *("benchmark", "turns", "tool errors %", "unreadable plans %"),
-      *("prompt tokens", "completion tokens", "seconds", "cost"),
+      *("unreadable verdicts %", "prompt tokens"),
+      *("completion tokens", "seconds", "cost"),
     ],
     rows=rows,
     note=note,

@@ -49,6 +49,7 @@ class EvaluationSummary(TypedDict):
   tool_error_rate: float  # tool results that are errors
   tool_errors: dict[str, int]  # kind -> count
   parse_failure_rate: float  # turns whose plan was unreadable
+  verdict_failure_rate: float  # verifier's answers without a readable verdict
   stop_reasons: dict[str, int]  # of all trajectories that came
   completion_tokens: float  # mean per planner (policy) completion with ids
 
@@ -95,6 +96,9 @@ def summarise(
         isinstance(turn.decision, trajectory_lib.ParseFailure)
         for turn in _turns(ran)
       ]
+    ),
+    verdict_failure_rate=_mean(
+      [not turn.verdict.parsed for turn in _judged(ran)]
     ),
     stop_reasons=_counts(str(t.stop_reason) for t in trajectories),
     completion_tokens=_mean(_planner_tokens(ran)),
@@ -161,6 +165,17 @@ def _interval(right_Q: np.ndarray, resamples: int) -> list[float]:
 def _turns(ran: Iterable[Trajectory]) -> Iterator[trajectory_lib.Turn]:
   for trajectory in ran:
     yield from trajectory.turns
+
+
+def _judged(ran: Iterable[Trajectory]) -> Iterator[trajectory_lib.Turn]:
+  """Turns in which a verifier answered.
+
+  One that was cut short has a verdict that is not `parsed`, too, but nobody
+  wrote it; nor is anybody asked after an unreadable plan.
+  """
+  for turn in _turns(ran):
+    if turn.completion_of(messages_lib.ModuleRole.VERIFIER) is not None:
+      yield turn
 
 
 def _results(ran: Iterable[Trajectory]) -> Iterator[tool_lib.ToolResult]:

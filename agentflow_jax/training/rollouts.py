@@ -143,6 +143,7 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
       "turns": summary["mean_turns"],
       "tool_error_rate": summary["tool_error_rate"],
       "parse_failure_rate": summary["parse_failure_rate"],
+      "verdict_failure_rate": summary["verdict_failure_rate"],
       "completion_tokens": summary["completion_tokens"],
       "planner_tokens": float(planner_tokens),
       "refilled_groups": float(rollout.refilled),

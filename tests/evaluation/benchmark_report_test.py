@@ -69,6 +69,23 @@ def test_the_page_stands_alone_and_shows_names_as_text(results):
   assert "\\|x" in text
 
 
+def test_results_from_before_verdicts_were_counted_are_shown(results):
+  found = dict(results["oracle"]["amc23"])
+
+  def shown():
+    (table,) = (
+      table
+      for table in benchmark_report.tables({"amc23": found})
+      if table.title == "Behaviour"
+    )
+    (row,) = table.rows
+    return row[table.header.index("unreadable verdicts %")]
+
+  assert shown() == "0.0"
+  del found["verdict_failure_rate"]
+  assert shown() == "-"
+
+
 def test_a_comparison_is_paired_and_of_the_same_questions(results):
   table = benchmark_report.comparison(results["empty"], results["oracle"])
   assert table.rows == [

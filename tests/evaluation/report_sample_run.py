@@ -114,6 +114,7 @@ def metrics(rng, iterations):
         "tool_mix/" + PYTHON: 0.25 + 0.06 * progress,
         "tool_mix/" + TALK: 0.30 - 0.27 * progress,
         "parse_failure_rate": 0.05 * math.exp(-3 * progress),
+        "verdict_failure_rate": 0.02 * math.exp(-2 * progress),
         "completion_tokens": 21 - 3 * progress + rng.gauss(0, 0.4),
         "drift_mean": 2.1e-7 * rng.uniform(0.8, 1.3),
         "drift_max": 8e-6 * rng.uniform(0.6, 2.5),
@@ -162,6 +163,7 @@ def _evaluations(rng, iterations, recorded):
         },
         "tool_error_rate": 0.26 - 0.24 * progress,
         "parse_failure_rate": 0.06 - 0.055 * progress,
+        "verdict_failure_rate": 0.03 - 0.02 * progress,
         "stop_reasons": {
           "verified": 60 + int(200 * progress),
           "max_turns": 232 - int(196 * progress),

@@ -25,7 +25,11 @@ def _task(name: str, family: str = "") -> task_lib.Task:
 
 
 def _turn(
-  tool: str | None = "search", error=None, role="planner", tokens: Any = ()
+  tool: str | None = "search",
+  error=None,
+  role="planner",
+  tokens: Any = (),
+  parsed=True,
 ):
   completion = engine_lib.Completion(
     text="",
@@ -42,7 +46,7 @@ def _turn(
     command="",
     calls=(),
     results=(tool_lib.ToolResult(output="", error=error),),
-    verdict=trajectory_lib.Verdict(stop=False),
+    verdict=trajectory_lib.Verdict(stop=False, parsed=parsed),
     module_calls=(
       trajectory_lib.ModuleCall(
         role=messages_lib.ModuleRole(role), messages=(), completion=completion
@@ -143,6 +147,29 @@ def test_behaviour_is_of_the_trajectories_that_ran():
   assert summary["tool_errors"] == {"execution": 1, "unknown_tool": 1}
   assert summary["parse_failure_rate"] == pytest.approx(1 / 5)
   assert summary["completion_tokens"] == 4.0
+
+
+def test_only_what_a_verifier_wrote_can_be_an_unreadable_verdict():
+  judged = [_turn(role="verifier")] * 3
+  turns = [
+    *judged,
+    _turn(role="verifier", parsed=False),
+    # Unreadable plan: nobody judges it, so it is no turn to divide by.
+    _turn(None),
+    # Cut short (agent/turn.py): not `parsed`, and no verifier was asked.
+    _turn(role="executor", parsed=False),
+  ]
+  lost = [_turn(role="verifier", parsed=False)] * 9
+  summary = scores.summarise(
+    [
+      _trajectory(_task("a"), 1.0, turns, StopReason.MAX_TOKENS),
+      _trajectory(_task("b"), None, lost, StopReason.INFRA_ERROR),
+    ]
+  )
+  assert summary["verdict_failure_rate"] == 0.25
+  cut_short = [_turn(parsed=False)]
+  summary = scores.summarise([_trajectory(_task("a"), 0.0, cut_short)])
+  assert summary["verdict_failure_rate"] == 0.0
 
 
 def test_only_planner_completions_count_as_completion_length():

@@ -129,6 +129,7 @@ def _numbers(first: run_data.Record, last: run_data.Record) -> markup.Html:
     ("Completion tokens", "completion_tokens", scales.amount),
     ("Tool errors", "tool_error_rate", scales.percent),
     ("Unreadable plans", "parse_failure_rate", scales.percent),
+    ("Unreadable verdicts", "verdict_failure_rate", scales.percent),
   ):
     before, after = (run_data.number(e.get(field)) for e in (first, last))
     if before is None or after is None:

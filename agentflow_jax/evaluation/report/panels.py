@@ -52,6 +52,15 @@ BEHAVIOUR = (
     evaluation="parse_failure_rate",
     percent=True,
   ),
+  Panel(
+    title="Unreadable verdicts",
+    caption="Verifier answers without a readable verdict, which count as "
+    "CONTINUE.",
+    unit="share of verifier answers",
+    metrics=(("verdict_failure_rate", "training", "train"),),
+    evaluation="verdict_failure_rate",
+    percent=True,
+  ),
 )
 
 OPTIMISATION = (

@@ -168,7 +168,8 @@ class Trainer:
     metrics["tokens_per_s"] = metrics["planner_tokens"] / done.seconds
     self._phase_s = {}  # what follows counts for the next line
     self._writer.write(iteration=iteration, step=self.steps, metrics=metrics)
-    parts.progress.update({"iteration": iteration} | metrics)
+    where = {"iteration": iteration, "step": self.steps}
+    parts.progress.update(where | metrics)
 
   def _update_alone(self, rollout: rollouts.Rollout) -> dict[str, float]:
     """The update of this iteration, then its weights to the sampler."""
@@ -247,7 +248,8 @@ class Trainer:
       f"accuracy/{name}": value for name, value in summary["families"].items()
     }
     logging.info("evaluation %s: %s", when, shown)
-    parts.progress.update({"iteration": iteration} | shown)
+    where = {"iteration": iteration, "step": self.steps}
+    parts.progress.update(where | shown)
 
   def _result(self) -> run_parts.Result:
     """Read back from the files, which also hold what earlier attempts did."""

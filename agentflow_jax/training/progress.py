@@ -1,8 +1,8 @@
 """Shows how a run is getting on, on stderr.
 
-On a terminal a live display (iteration, phase, reward, accuracy per family,
-turns, tool errors, tokens/s, time left); anywhere else, e.g. in CI, one log
-line per iteration. It only shows: metrics are kept by metrics_writer.py.
+On a terminal a live display (iteration, phase, step, reward, accuracy per
+family, turns, tool errors, tokens/s, time left); anywhere else, e.g. in CI, one
+log line per iteration. It only shows: metrics are kept by metrics_writer.py.
 """
 
 import statistics
@@ -20,6 +20,7 @@ from absl import logging
 
 # (metric, label, how to write it); shown in this order where present.
 _SHOWN = (
+  ("step", "step", "{:.0f}"),
   ("reward", "reward", "{:.3f}"),
   ("accuracy", "accuracy", "{:.3f}"),
   ("turns", "turns", "{:.2f}"),
@@ -38,7 +39,7 @@ class Progress:
     progress = Progress()
     progress.start(100)
     progress.phase("rollout")
-    progress.update({"iteration": 1, "reward": 0.31})
+    progress.update({"iteration": 1, "step": 1, "reward": 0.31})
     progress.stop()
   """
 

@@ -1,5 +1,7 @@
 """The outer loop with a real learner and checkpointer and a fake policy."""
 
+import io
+
 import numpy as np
 import pytest
 from loop_parts import (
@@ -14,6 +16,7 @@ from loop_parts import (
 
 from agentflow_jax.rollout import recorder
 from agentflow_jax.training import metrics_writer
+from agentflow_jax.training import progress as progress_lib
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,27 @@ def test_progress_is_told_and_taken_down(whole):
   assert [u["iteration"] for u in run.progress.updates] == [
     *(0, 1, 2, 2, 3, 4, 4)
   ]
+  assert [u["step"] for u in run.progress.updates] == [0, 1, 2, 2, 3, 4, 4]
+
+
+def test_every_value_that_progress_shows_is_told_by_the_loop(whole):
+  """The display leaves out what it is not told: a renamed metric is silent."""
+  run, _ = whole
+  told = {"step", "reward", "turns", "tool_error_rate", "tokens_per_s"}
+  scored = {"accuracy", "accuracy/even", "accuracy/odd"}
+  shown = progress_lib.Progress(file=io.StringIO())
+  shown.start(4)
+  evaluated = (True, False, False, True, False, False, True)
+  for update, is_evaluation in zip(
+    run.progress.updates, evaluated, strict=True
+  ):
+    assert (scored | {"step"} if is_evaluation else told) <= set(update)
+    shown.update(update)
+  assert shown.line().startswith("iteration 4/4, step 4, reward ")
+  labels = ("turns", "tool errors", "tokens/s", "accuracy", "reward")
+  families = ("accuracy even", "accuracy odd", "reward even", "reward odd")
+  for label in (*labels, *families):
+    assert f", {label} " in shown.line()
 
 
 def test_checkpoints_come_as_often_as_asked_and_at_the_end(tmp_path, learner):

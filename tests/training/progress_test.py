@@ -23,6 +23,7 @@ class _Clock:
 def _metrics(iteration: int, **more):
   return {
     "iteration": iteration,
+    "step": 2 * iteration,
     "reward": 0.31,
     "turns": 2.5,
     "tool_error_rate": 0.05,
@@ -42,11 +43,11 @@ def test_without_a_terminal_each_iteration_is_one_log_line(caplog):
     progress.stop()
   lines = [record.getMessage() for record in caplog.records]
   assert lines == [
-    "iteration 1/3, reward 0.310, turns 2.50, tool errors 5.0%, "
+    "iteration 1/3, step 2, reward 0.310, turns 2.50, tool errors 5.0%, "
     "tokens/s 12,346, accuracy one_hop 0.500, eta 0:00:20",
-    "iteration 2/3, reward 0.310, turns 2.50, tool errors 5.0%, "
+    "iteration 2/3, step 4, reward 0.310, turns 2.50, tool errors 5.0%, "
     "tokens/s 12,346, accuracy one_hop 0.500, eta 0:00:10",
-    "iteration 3/3, reward 0.310, turns 2.50, tool errors 5.0%, "
+    "iteration 3/3, step 6, reward 0.310, turns 2.50, tool errors 5.0%, "
     "tokens/s 12,346, accuracy one_hop 0.500",
   ]
   assert file.getvalue() == ""
@@ -99,7 +100,13 @@ def test_a_terminal_gets_a_display_and_stdout_stays_clean(capsys):
   shown = progress_text(progress)
   progress.stop()
   progress.stop()
-  for part in ("iteration 1/4", "learn 7 s", "eta 0:00:21", "tokens/s 12,346"):
+  for part in (
+    "iteration 1/4",
+    "learn 7 s",
+    "step 2",
+    "eta 0:00:21",
+    "tokens/s 12,346",
+  ):
     assert part in shown
   assert "reward [red]x[/red] 0.250" in shown
   assert "iteration 1/4" in file.getvalue()

@@ -61,6 +61,16 @@ BROAD_HANDLERS = {
 # whoever imports it may read its constants and its path.
 JAILED = "agentflow_jax/tools/sandbox_guest.py"
 
+# The nouns and Protocols that every package speaks: what each is has to be
+# plain from its docstring alone.
+VOCABULARY = tuple(
+  f"{PACKAGE}/core/{name}.py"
+  for name in (
+    *("engine", "messages", "protocols", "task", "tool", "trajectory"),
+  )
+)
+_EXAMPLE = re.compile(r"^Example:\s+\S", re.MULTILINE)
+
 _MACHINE_PATH = re.compile(
   r"(?<![\w.:/])(/(home|root|Users|mnt|opt|work|workspace|scratch|data)/\w"
   r"|[A-Z]:\\+(Users|Windows|Program))"
@@ -226,6 +236,20 @@ def broad_handlers(source: Source) -> list[str]:
         "the exceptions"
       )
   return found
+
+
+def classes_without_example(source: Source) -> list[str]:
+  """Public classes of a file in VOCABULARY that show no worked example."""
+  if source.path not in VOCABULARY:
+    return []
+  return [
+    f"{source.path}:{node.lineno}: {node.name} needs a worked example in its "
+    'docstring ("Example: ...")'
+    for node in source.tree.body
+    if isinstance(node, ast.ClassDef)
+    and not node.name.startswith("_")
+    and not _EXAMPLE.search(ast.get_docstring(node) or "")
+  ]
 
 
 def machine_paths(source: Source) -> list[str]:

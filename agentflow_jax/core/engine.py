@@ -11,6 +11,11 @@ from agentflow_jax.core import messages as messages_lib
 
 
 class FinishReason(enum.StrEnum):
+  """Why a completion ended.
+
+  Example: an answer cut off at `max_tokens=16` has 16 token ids and LENGTH.
+  """
+
   STOP = "stop"  # an eos id or a stop string
   LENGTH = "length"  # max_tokens reached
   CANCELLED = "cancelled"
@@ -24,6 +29,9 @@ class SamplingParams:
   `temperature=0` is greedy. `top_k=0`, `top_p=1`, `min_p=0` are off; training
   rejects anything else for a trained role, because the learner scores the
   untruncated distribution.
+
+  Example: `SamplingParams(temperature=0.7, max_tokens=64, stop=("\\n\\n",))`
+  draws at most 64 tokens and ends before an empty line.
   """
 
   temperature: float = 1.0
@@ -139,6 +147,13 @@ class Completion:
 
 class Engine(Protocol):
   """Turns messages into a Completion.
+
+  Example:
+    completion = await engine.generate(
+      [Message("user", "Question: What is 2 + 2?")],
+      SamplingParams(temperature=0.0),
+      CallContext(role=ModuleRole.GENERATOR, task_id="q7"))
+    completion.text  # "4"
 
   Raises:
     EngineError: the engine failed (retryable by the caller).

@@ -8,6 +8,9 @@ class ModuleRole(enum.StrEnum):
   """Who is asking an engine: the paper's four modules, tools, the judge.
 
   POLICY is all four modules at once, in the monolithic flow (core/flows.py).
+
+  Example: `CallContext(role=ModuleRole.VERIFIER)` is a call that asks for a
+  verdict; `str(ModuleRole.VERIFIER)` is "verifier".
   """
 
   PLANNER = "planner"

@@ -14,6 +14,10 @@ class Tokenizer(Protocol):
   `encode` never produces a special token from plain text: "<|im_end|>" inside
   a tool result is ordinary characters. Only `render_chat` writes control
   tokens.
+
+  Example: `tokenizer.decode(tokenizer.encode("Laos"))` is `"Laos"`, and
+  `tokenizer.render_chat([Message("user", "Hi")])` is the prompt's ids, after
+  which the model writes its answer up to one of `eos_ids`.
   """
 
   @property
@@ -41,6 +45,9 @@ class Tokenizer(Protocol):
 class RewardFn(Protocol):
   """Scores a finished trajectory.
 
+  Example: with exact match, `await reward_fn(trajectory)` is 1.0 where
+  `trajectory.answer` is "Vientiane" and `task.answers` is ("Vientiane",).
+
   Raises:
     RewardError: the score could not be computed; the trajectory is masked.
   """
@@ -49,7 +56,11 @@ class RewardFn(Protocol):
 
 
 class TaskSource(Protocol):
-  """Random access to tasks; `position` arithmetic lives in the caller."""
+  """Random access to tasks; `position` arithmetic lives in the caller.
+
+  Example: a list is one: `source = [Task(...), Task(...)]` has
+  `len(source) == 2` and `source[1]`.
+  """
 
   def __len__(self) -> int: ...
 

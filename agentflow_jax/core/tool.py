@@ -14,6 +14,9 @@ class ToolErrorKind(enum.StrEnum):
   The first group is the model's doing: it is shown to the agent as text and
   the episode goes on. The second is infrastructure: it is retried, then the
   trajectory is masked.
+
+  Example: a search that matches no passage is NO_RESULT, which the agent
+  reads; a search server that is down is INFRASTRUCTURE, which it never sees.
   """
 
   UNKNOWN_TOOL = "unknown_tool"
@@ -87,6 +90,10 @@ class Tool(Protocol):
   """Something that can be called with literal keyword arguments.
 
   `execute` returns the model's mistakes as `ToolResult.error`.
+
+  Example:
+    result = await tool.execute({"query": "Laos capital"}, context)
+    result.output  # "Vientiane is the capital of Laos."
 
   Raises:
     ToolHostError: the tool's own machinery failed (retryable).

@@ -11,9 +11,12 @@ from agentflow_jax.core import tool as tool_lib
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ParseFailure:
-  """A model output that could not be read; a value, not an exception."""
+  """A model output that could not be read; a value, not an exception.
 
-  reason: str  # e.g. "no Tool Name"
+  Example: the plan "I would search." is `ParseFailure(reason="no Tool Name")`.
+  """
+
+  reason: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,11 @@ class Decision:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-  """STOP or CONTINUE, with the verifier's reason."""
+  """STOP or CONTINUE, with the verifier's reason.
+
+  Example: "The capital is known.\\nConclusion: STOP" is
+  `Verdict(stop=True, reason="The capital is known.")`.
+  """
 
   stop: bool
   reason: str = ""
@@ -41,7 +48,13 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleCall:
-  """One completion and the role it was asked for."""
+  """One completion and the role it was asked for.
+
+  Example:
+    ModuleCall(role=ModuleRole.VERIFIER, messages=(Message("user", "..."),),
+               completion=Completion(text="Conclusion: STOP",
+                                     finish_reason=FinishReason.STOP))
+  """
 
   role: messages_lib.ModuleRole
   messages: tuple[messages_lib.Message, ...]
@@ -82,6 +95,12 @@ class Turn:
 
 
 class StopReason(enum.StrEnum):
+  """Why an episode ended.
+
+  Example: the verifier says STOP in the second of ten turns: VERIFIED. It
+  says CONTINUE ten times: MAX_TURNS.
+  """
+
   VERIFIED = "verified"  # the verifier said STOP
   MAX_TURNS = "max_turns"
   MAX_TOKENS = "max_tokens"  # episode token budget or prompt limit reached

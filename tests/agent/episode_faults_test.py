@@ -1,6 +1,8 @@
 """What an episode does when engines, tools or the clock fail."""
 
 import asyncio
+import threading
+import time
 import tracemalloc
 
 import pytest
@@ -10,8 +12,11 @@ from agentflow_jax.core import errors
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.testing import fake_tools
+from agentflow_jax.tools import user_tools
 
 STOP = trajectory_lib.StopReason
+# How much later than its limit a call may end where others load the machine.
+_LATE_S = 2.0
 
 
 def _raiser(error):
@@ -74,9 +79,11 @@ def test_hanging_tool_is_masked_with_the_results_before_it(
   world, make_command, stubborn
 ):
   world.tools = [fake_tools.HangingTool("Echo_Tool", stubborn=stubborn)]
-  world.limit_tools(timeout_s=0.05, retries=0)
+  limit_s = 0.05
+  world.limit_tools(timeout_s=limit_s, retries=0)
 
   async def run():
+    # Only so that a failure ends; the bound that counts is below.
     trajectory = await asyncio.wait_for(world.start(), 60)
     world.tools[0].release()
     return trajectory
@@ -90,6 +97,41 @@ def test_hanging_tool_is_masked_with_the_results_before_it(
   (turn,) = trajectory.turns
   assert turn.results[-1].error is tool_lib.ToolErrorKind.TIMEOUT
   assert turn.command
+  assert turn.results[-1].duration_s < limit_s + _LATE_S
+  assert trajectory.duration_s < limit_s + _LATE_S
+
+
+def test_a_plain_function_that_sleeps_holds_up_nobody(world, make_plan):
+  """It runs in a thread, so its call ends at the limit, not when it does."""
+  limit_s, released = 0.2, threading.Event()
+
+  def sleepy(query: str) -> str:
+    """Sleeps; much longer than anything here may take, if not released."""
+    ends_s = time.monotonic() + 20
+    while not released.is_set() and time.monotonic() < ends_s:
+      time.sleep(0.05)
+    return query
+
+  world.tools = [user_tools.UserTool(sleepy), fake_tools.EchoTool()]
+  world.limit_tools(timeout_s=limit_s, retries=0)
+  world.planner = lambda text, context: make_plan(
+    tool="Echo_Tool" if context.member else "Sleepy_Tool"
+  )
+
+  async def run():
+    try:
+      return await asyncio.gather(*(world.start(member=m) for m in range(4)))
+    finally:
+      released.set()  # asyncio.run waits for the thread
+
+  blocked, *others = asyncio.run(run())
+  assert blocked.failure == (
+    "turn 1, tool: Sleepy_Tool failed after 1 tries: no answer within 0.2 s"
+  )
+  assert blocked.duration_s < limit_s + _LATE_S
+  for trajectory in others:
+    assert trajectory.stop_reason is STOP.MAX_TURNS
+    assert trajectory.duration_s < _LATE_S
 
 
 def test_episode_deadline_during_a_tool_is_timeout(world):
@@ -179,8 +221,9 @@ def test_typed_infrastructure_error_of_a_tool_is_masked(world):
 def test_100_mb_result_is_cut_and_counted(world):
   size = 100_000_000
   world.tools = [fake_tools.HugeTool(size, "Echo_Tool")]
+  limit_s = 5.0
   world.limit_tools(max_output_chars=1000)
-  world.set(max_turns=1)
+  world.set(max_turns=1, episode_timeout_s=limit_s)
   tracemalloc.start()
   trajectory = world.run()
   _, peak_bytes = tracemalloc.get_traced_memory()
@@ -188,6 +231,8 @@ def test_100_mb_result_is_cut_and_counted(world):
   assert peak_bytes < size / 10, "the whole result was copied"
   assert trajectory.stop_reason is STOP.MAX_TURNS
   (result,) = trajectory.turns[0].results
+  # No deadline can interrupt what is done with the text once it is here.
+  assert trajectory.duration_s < limit_s
   assert len(result.output) in (999, 1000)
   assert result.output.startswith("a.") and result.output.endswith(".z")
   marker = f"[... {result.truncated_chars} characters cut ...]"

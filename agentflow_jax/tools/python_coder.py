@@ -24,6 +24,8 @@ _OPENING = re.compile(
   r"^[ \t]*```[ \t]*(?:python3?|py)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
 )
 _CLOSING = re.compile(r"^[ \t]*```", re.MULTILINE)
+# Read up to here: a longer program is refused, however the text goes on.
+_MAX_CHARS = 2 * sandbox_lib.MAX_CODE_CHARS
 
 
 _Kind = sandbox_lib.Sandbox | type[sandbox_lib.Sandbox]
@@ -197,8 +199,9 @@ def first_python_block(text: str) -> str | None:
   """The code of the first ```python block, or None.
 
   A block the engine did not close (it ran out of tokens) reaches to the end.
-  Linear in the length of `text`.
+  Linear in the length of `text`, of which only the beginning is read.
   """
+  text = text[:_MAX_CHARS]
   opening = _OPENING.search(text)
   if opening is None:
     return None

@@ -24,6 +24,8 @@ HANG, SLOW, CRASH, GARBAGE, HUGE, BUSY, DOWN = FAULTS = (
 )
 # What a model may be blamed for: an answer came, and it was no good.
 BLAMED = {GARBAGE, HUGE}
+# What is no answer, so that somebody has to count it.
+FAILING = {HANG, CRASH, BUSY, DOWN}
 _TEXT = "\x00<|im_end|>{'a': [" * 4
 _HUGE_TEXT = "x" * (100 * 2**20)  # one object, however often it is given
 _SLOW_S = 0.02
@@ -32,34 +34,40 @@ _SLOW_S = 0.02
 class Faults:
   """Draws a fault for a share of all calls, and remembers where.
 
-  `seen` counts faults by kind; `blamed` has the (task id, member) whose
-  episodes were given a bad answer.
+  `seen` counts faults by kind, `failing` those that were no answer, by whom
+  they struck; `blamed` has the (task id, member) whose episodes were given a
+  bad answer.
   """
 
   def __init__(self, share: float, seed: int):
     self._share = share
     self._random = random.Random(seed)
     self.seen = collections.Counter()
+    self.failing = collections.Counter()
     self.blamed = set()
 
-  def draw(self, context: engine_lib.CallContext) -> str:
+  def draw(self, target: str, context: engine_lib.CallContext) -> str:
     if self._random.random() >= self._share:
       return ""
     fault = self._random.choice(FAULTS)
     self.seen[fault] += 1
+    self.failing[target] += fault in FAILING
     if fault in BLAMED:
       self.blamed.add((context.task_id, context.member))
     return fault
 
-  def engine(self, inner):
-    return _Engine(self, inner)
+  def engine(self, name, inner):
+    return _Engine(self, name, inner)
 
-  def break_tool(self, tool) -> None:
-    """Lets `tool` fail from now on."""
+  def break_tool(self, name, metered) -> None:
+    """Lets a tool fail from now on, inside of what counts its failures."""
+    # A bad answer that is given again would blame nobody.
+    metered._cache_s = 0.0
+    tool = metered.tool
     execute = tool.execute
 
     async def faulty(arguments, context):
-      fault = self.draw(context)
+      fault = self.draw(name, context)
       await _wait(fault)
       if fault == CRASH:
         raise RuntimeError("crashed")
@@ -69,18 +77,23 @@ class Faults:
         return tool_lib.ToolResult(output=_TEXT)
       if fault == HUGE:
         return tool_lib.ToolResult(output=_HUGE_TEXT)
-      return await execute(arguments, context)
+      try:
+        return await execute(arguments, context)
+      except BaseException:  # of the engine it asks, or cut off while it asks
+        self.failing[name] += 1
+        raise
 
     tool.execute = faulty
 
 
 class _Engine:
-  def __init__(self, faults, inner):
+  def __init__(self, faults, name, inner):
     self._faults = faults
+    self._name = name
     self._inner = inner
 
   async def generate(self, messages, sampling, context):
-    fault = self._faults.draw(context)
+    fault = self._faults.draw(self._name, context)
     await _wait(fault)
     if fault == BUSY:
       raise errors.RateLimitedError("busy", retry_after_s=0.01)

@@ -1,10 +1,12 @@
 """Malformed model outputs, by the thousand: typed outcome, no exception.
 
-Two parts: hypothesis builds texts from the pieces that parsers look for, and
-a list of long texts tries to be slow. Time is asserted as a ratio, text
-against twice the text, because a machine's speed is not ours to promise.
+Two parts: texts are built from the pieces that parsers look for (by hypothesis
+a few, by chance many), and a list of long texts tries to be slow. Time is
+asserted as a ratio, text against eight times the text, because a machine's
+speed is not ours to promise.
 """
 
+import random
 import time
 
 import hypothesis
@@ -27,38 +29,37 @@ SPEC = tool_lib.ToolSpec(
   output="",
 )
 
-_PIECES = st.sampled_from(
-  [
-    *("Context:", "Sub-Goal:", "Tool Name:", "Justification:", "Conclusion:"),
-    *("Wikipedia_Search_Tool", "STOP", "CONTINUE", "stop", "**", "##", "- "),
-    *("```python\n", "```json\n", "```\n", "```", "\n", "\r\n", "\u2028", " "),
-    *("execution = ", "tool.execute(", "execute(", "query=", ")", "(", ","),
-    *('"', "'", '"""', "'''", "\\", "#", "{", "}", "[", "]", ":", "=", "+"),
-    *('{"arguments": {"query": "x"}}', '{"stop_signal": true}', '"context"'),
-    *(
-      '"sub_goal"',
-      '"tool_name"',
-      "<answer>",
-      "</answer>",
-      "f'{x}'",
-      "lambda:",
-    ),
-    *(
-      "None",
-      "1e999",
-      "NaN",
-      "0x1",
-      "9" * 30,
-      "\x00",
-      "\ud800",
-      "é",
-      "：",
-      ">",
-    ),
-  ]
-)
+_PIECES = [
+  *("<|im_start|>", "<|im_end|>", "<|im_start|>assistant\n", "<|endoftext|>"),
+  *("Context:", "Sub-Goal:", "Tool Name:", "Justification:", "Conclusion:"),
+  *("Wikipedia_Search_Tool", "STOP", "CONTINUE", "stop", "**", "##", "- "),
+  *("```python\n", "```json\n", "```\n", "```", "\n", "\r\n", "\u2028", " "),
+  *("execution = ", "tool.execute(", "execute(", "query=", ")", "(", ","),
+  *('"', "'", '"""', "'''", "\\", "#", "{", "}", "[", "]", ":", "=", "+"),
+  *('{"arguments": {"query": "x"}}', '{"stop_signal": true}', '"context"'),
+  *(
+    '"sub_goal"',
+    '"tool_name"',
+    "<answer>",
+    "</answer>",
+    "f'{x}'",
+    "lambda:",
+  ),
+  *(
+    "None",
+    "1e999",
+    "NaN",
+    "0x1",
+    "9" * 30,
+    "\x00",
+    "\ud800",
+    "é",
+    "：",
+    ">",
+  ),
+]
 _GARBAGE = st.lists(
-  _PIECES | st.text(st.characters(), max_size=6), max_size=40
+  st.sampled_from(_PIECES) | st.text(st.characters(), max_size=6), max_size=40
 ).map("".join)
 
 
@@ -111,16 +112,28 @@ def _check_all(text):
     check(text)
 
 
-# 10,000 malformed outputs for each of planner, executor, verifier, generator.
+# Not by hypothesis, which would take minutes to choose that many.
 @pytest.mark.slow
-@hypothesis.settings(
-  max_examples=10_000,
-  deadline=None,
-  suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)
-@hypothesis.given(_GARBAGE)
-def test_garbage_has_a_typed_outcome(text):
-  _check_all(text)
+def test_garbage_has_a_typed_outcome():
+  """10,000 malformed outputs each of planner, executor, verifier, generator."""
+  rng = random.Random(5)
+  for _ in range(10_000):
+    text = "".join(
+      rng.choice(_PIECES) if rng.random() < 0.8 else _any_text(rng)
+      for _ in range(rng.randint(0, 40))
+    )
+    try:
+      _check_all(text)
+    except Exception as error:
+      raise AssertionError(f"malformed output {text!r}") from error
+
+
+def _any_text(rng):
+  """A few characters, mostly low ones, of all that there are."""
+  return "".join(
+    chr(rng.randrange(rng.choice((0x80, 0x800, 0x110000))))
+    for _ in range(rng.randint(1, 6))
+  )
 
 
 @hypothesis.settings(

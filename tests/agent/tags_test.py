@@ -1,6 +1,7 @@
 """Tags: what is read, what is refused, and results that can not forge one."""
 
 import dataclasses
+import random
 import re
 
 import hypothesis
@@ -90,12 +91,47 @@ def test_what_is_refused(text, cut_off, reason):
   assert parsed == trajectory_lib.ParseFailure(reason=reason)
 
 
-@hypothesis.given(st.text(), st.booleans())
-def test_reading_never_raises(text, cut_off):
-  made = _tags()
+# What the reader looks for, what a chat is made of, and what encoders refuse.
+_PIECES = [
+  *("<search>", "</search>", "<python_coder>", "</python_coder>", "<answer>"),
+  *("</answer>", "<information>", "</information>", "<think>", "</think>"),
+  *("<ANSWER>", "</Search >", "<answer x='1'>", "<<answer>>", "< answer>"),
+  *("<unknown>", "</unknown>", "<", ">", "</", "/>", "<a", "Laos", "42", "x"),
+  *("<|im_start|>", "<|im_end|>", "<|im_start|>assistant\n", "<|endoftext|>"),
+  *("```python\n", "```", '{"query": "x"}', "{", "}", "[", '"', "'", "\\"),
+  *("\n", "\r\n", "\u2028", "\u200b", "\x00", "\ud800", "é", " ", "\t"),
+]
+
+
+def _check_reading(made, text, cut_off):
   parsed = made.parse(text, cut_off)
-  assert isinstance(parsed, tags_lib.Action | trajectory_lib.ParseFailure)
+  if isinstance(parsed, trajectory_lib.ParseFailure):
+    assert parsed.reason
+  else:
+    assert isinstance(parsed, tags_lib.Action)
+    assert parsed.tag in (*made.tools, "answer") and parsed.body
+    (parsed.body + parsed.thought).encode("utf-8")
   made.written(text, cut_off).encode("utf-8")
+
+
+@hypothesis.given(st.text() | st.lists(st.sampled_from(_PIECES)).map("".join))
+@hypothesis.settings(max_examples=150, deadline=None)
+def test_reading_never_raises(text):
+  for cut_off in (False, True):
+    _check_reading(_tags(), text, cut_off)
+
+
+@pytest.mark.slow
+def test_ten_thousand_malformed_texts_have_a_typed_outcome():
+  """As many as of each module in parsing_fuzz_test; most of them unreadable."""
+  rng = random.Random(7)
+  made = _tags()
+  read = 0
+  for _ in range(10_000):
+    text = "".join(rng.choices(_PIECES, k=rng.randint(0, 40)))
+    _check_reading(made, text, cut_off=rng.random() < 0.5)
+    read += isinstance(made.parse(text, False), tags_lib.Action)
+  assert 500 < read < 9_500  # both outcomes were there
 
 
 @pytest.mark.parametrize(
@@ -122,27 +158,22 @@ def test_closed():
 
 
 _OURS = ("answer", "information", "search", "python_coder", "think")
+_FORGED_PIECES = [
+  *(f"<{name}>" for name in _OURS),
+  *(f"</{name}>" for name in _OURS),
+  *("<ANSWER>", "</Search >", "<answer x='1'>", "<<answer>>", "< answer>"),
+  *("<|im_end|>", "<|im_start|>assistant\n", "<|endoftext|>", "</s>"),
+  *("Question: new?", "\nQuestion: new?", "\nTools: <rm>", "[INST]"),
+  *("\n", "\r", "\u2028", "\u200b", "\x00", "\ud800", "<", ">", "x"),
+]
 _FORGERIES = st.lists(
-  st.sampled_from(
-    [
-      *(f"<{name}>" for name in _OURS),
-      *(f"</{name}>" for name in _OURS),
-      *("<ANSWER>", "</Search >", "<answer x='1'>", "<<answer>>", "< answer>"),
-      *("<|im_end|>", "<|im_start|>assistant\n", "<|endoftext|>", "</s>"),
-      *("Question: new?", "\nQuestion: new?", "\nTools: <rm>", "[INST]"),
-      *("\n", "\r", "\u2028", "\u200b", "\x00", "\ud800", "<", ">", "x"),
-    ]
-  )
-  | st.text(max_size=8),
-  max_size=12,
+  st.sampled_from(_FORGED_PIECES) | st.text(max_size=8), max_size=12
 ).map("".join)
 # Lenient on purpose: what any reader might take for a tag of ours.
 _READABLE = re.compile(rf"</?(?:{'|'.join(_OURS)})\b[^<>]*>", re.IGNORECASE)
 
 
-@hypothesis.given(_FORGERIES)
-def test_a_result_can_not_forge_a_tag_or_a_turn(output):
-  made = _tags()
+def _check_forgery(made, output):
   shown = made.observation(output)
   assert _READABLE.findall(shown) == ["<information>", "</information>"]
   assert shown.startswith("\n\n<information>")
@@ -153,6 +184,20 @@ def test_a_result_can_not_forge_a_tag_or_a_turn(output):
   inside = shown.removeprefix("\n\n<information>")
   again = made.observation(inside.removesuffix("</information>\n\n"))
   assert again == shown
+
+
+@hypothesis.given(_FORGERIES)
+def test_a_result_can_not_forge_a_tag_or_a_turn(output):
+  _check_forgery(_tags(), output)
+
+
+def test_a_thousand_forged_results():
+  """As many as for each module in forged_roles_test."""
+  rng = random.Random(11)
+  made = _tags()
+  for _ in range(1000):
+    pieces = rng.choices(_FORGED_PIECES, k=rng.randint(1, 12))
+    _check_forgery(made, "".join(pieces))
 
 
 @hypothesis.given(_FORGERIES, _FORGERIES)

@@ -22,7 +22,12 @@ from ml_collections import config_flags
 
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import config_validation, errors, redaction
-from agentflow_jax.training import default_config, overrides, quiet_output
+from agentflow_jax.training import (
+  config_secrets,
+  default_config,
+  overrides,
+  quiet_output,
+)
 
 Main = Callable[[list[str]], int | None]
 
@@ -166,27 +171,8 @@ def _parse(argv: list[str], arguments: str | None) -> list[str]:
         f"get_config() of {config_name()!r} must return a Config, "
         f"got {type(config).__name__}"
       )
-    _refuse_secrets(config)
+    config_secrets.refuse(config)
   return rest
-
-
-def _refuse_secrets(config: config_lib.Config) -> None:
-  """A config is written into run directories, which people pass around.
-
-  Raises:
-    ConfigError: a text of it holds a secret of the environment.
-  """
-  redact = redaction.Redactor.from_environment()
-  if redact(repr(config)) == repr(config):
-    return
-  for key in config_validation.field_types():
-    text = str(config_validation.get(config, key))
-    if redact(text) != text:
-      raise errors.ConfigError(
-        f"{key}={redact(text)!r} holds a secret of the environment, and a "
-        "config is saved with its run; keys are read from the environment: "
-        "leave it out"
-      )
 
 
 def _complain(message: str) -> None:

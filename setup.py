@@ -44,6 +44,7 @@ _TEST = [
   *_MCP,
   *_SERVE,
   "bm25s>=0.2.13",  # our scores are compared with its
+  "filelock>=3.10",
   "hypothesis>=6.120",
   "jax[tpu]>=0.10",  # the TPU compiler; tests compile kernels, nothing runs
   "pyright>=1.1.400",

@@ -7,11 +7,10 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
-import trainer_resume_test
 
 from agentflow_jax.training import array_store, metrics_writer, model_loading
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("trainer_resume")]
+pytestmark = pytest.mark.slow
 
 _LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 _FLAGS = {
@@ -23,9 +22,8 @@ _FLAGS = {
 }
 
 
-def test_a_run_trains_adapters_resumes_and_is_exported(tmp_path):
-  program = trainer_resume_test.Program(tmp_path)
-  run = tmp_path / "run"
+def test_a_run_trains_adapters_resumes_and_is_exported(program, tmp_path):
+  run = program.after_warm_start("adapters", config=False)
   # The second command goes on after the first one's checkpoint.
   for iterations in (1, 2):
     status, out, err = program.run(

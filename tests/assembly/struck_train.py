@@ -65,7 +65,6 @@ def install(point: str, strike: Striker) -> None:
   # Only after sys.path and the environment are as the program wants them.
   from agentflow_jax.agent import episode
   from agentflow_jax.learner import learner
-  from agentflow_jax.rollout import recorder
   from agentflow_jax.training import checkpointing, metrics_writer, run_dir
 
   def commits(path, text) -> bool:
@@ -92,15 +91,6 @@ def install(point: str, strike: Striker) -> None:
     episode.run_episode = run_episode
   elif point == "learn":
     strike.around(learner.Learner, "update", after=nth(ITERATION))
-  elif point == "record":
-    # Half of the iteration's trajectories are in the file.
-    strike.around(
-      recorder,
-      "to_record",
-      before=lambda trajectory, step, **rest: (
-        step == ITERATION and trajectory.member == 1
-      ),
-    )
   elif point == "metrics":
 
     def torn(writer, *, iteration, **unused) -> bool:

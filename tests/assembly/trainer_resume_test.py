@@ -6,58 +6,22 @@ the template of the others, so that each of them only takes seconds.
 
 import concurrent.futures
 import json
-import os
 import pathlib
-import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
+import short_runs
 
 from agentflow_jax.training import array_store, checkpointing, metrics_writer
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("trainer_resume")]
+pytestmark = pytest.mark.slow
 
-_ROOT = pathlib.Path(__file__).parents[2]
-_STRUCK = pathlib.Path(__file__).with_name("struck_train.py")
-_ITERATIONS = 4
-_FLAGS = {
-  "agent.max_turns": 2,
-  "agent.evaluation_max_turns": 2,
-  "agent.memory_tokens": 200,
-  "sampler.max_prompt_tokens": 384,
-  "sampler.max_completion_tokens": 32,
-  "sampler.slots": 4,
-  "rollout.tasks": 2,
-  "rollout.group_size": 3,
-  "learner.mini_batch_trajectories": 0,
-  "learner.epochs": 1,
-  "learner.warmup_steps": 1,
-  "learner.train_embeddings": "true",
-  "learner.row_tokens": 448,
-  "learner.micro_batch_rows": 2,
-  "learner.loss_chunk_tokens": 512,
-  "warm_start.copy_steps": 1,
-  "warm_start.copy_batch_tokens": 256,
-  "warm_start.traces": 16,
-  "warm_start.imitation_steps": 2,
-  "warm_start.imitation_rows": 4,
-  "training.iterations": _ITERATIONS,
-  "training.checkpoint_every": 1,
-  "training.evaluate_every": 2,
-  "training.tensorboard": "false",
-  "training.export_hf": "false",
-  "training.write_report": "false",
-  "tasks.evaluation_questions": 6,
-}
 # Where the process dies in iteration 3 -> checkpoints it may go on from.
 _POINTS = {
   "rollout": {1, 2},  # step 2 is saved in the background
   "learn": {2},
-  "record": {2},
   "metrics": {2},
   "checkpoint_begun": {2, 3},
   "checkpoint_written": {2},
@@ -66,67 +30,6 @@ _POINTS = {
 # Times, and how requests happened to meet in the sampler and in caches.
 _IS_TIME = ("time_s", "tokens_per_s", "phase_s/", "duration_s", "sampler/")
 _IS_CHANCE = ("/seconds", "/cached")
-
-
-class Program:
-  """Starts the program in run directories that share all that is constant."""
-
-  def __init__(self, root: pathlib.Path):
-    self.root = root
-
-  def start(
-    self, run_dir: pathlib.Path, point="none", strike=signal.SIGKILL, **flags
-  ) -> subprocess.Popen:
-    values = _FLAGS | {
-      "run.run_dir": run_dir,
-      "run.compile_cache_dir": self.root / "compile_cache",
-      "tasks.data_dir": self.root / "data",
-    }
-    values |= {name.replace("__", "."): v for name, v in flags.items()}
-    return subprocess.Popen(
-      [sys.executable, str(_STRUCK), point, strike.name]
-      + ["--config=configs/quickstart.py"]
-      + [f"--config.{name}={value}" for name, value in values.items()],
-      cwd=_ROOT,
-      env=os.environ
-      | {
-        "AGENTFLOW_HOST_SETTINGS": "0",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-      },
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-
-  def run(self, *args, **kwargs) -> tuple[int, str, str]:
-    """(exit status, stdout, stderr)."""
-    process = self.start(*args, **kwargs)
-    out, err = process.communicate(timeout=500)
-    return process.returncode, out, err
-
-  def finish(self, run_dir: pathlib.Path) -> str:
-    """Runs to the end; the last line of stdout."""
-    status, out, err = self.run(run_dir)
-    assert status == 0, err[-3000:]
-    return out.splitlines()[-1]
-
-  def after_warm_start(self, name: str) -> pathlib.Path:
-    """What a process leaves that dies between warm start and training."""
-    run_dir = self.root / name
-    for part in ("base", "model", "tokenizer"):
-      shutil.copytree(self.root / "whole" / part, run_dir / part)
-    shutil.copy(self.root / "whole" / "config.json", run_dir)
-    return run_dir
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory) -> Program:
-  """With one uninterrupted run in "whole"."""
-  made = Program(tmp_path_factory.mktemp("runs"))
-  last = made.finish(made.root / "whole")
-  assert last.startswith("QUICKSTART held_out_before=")
-  assert f" steps={_ITERATIONS} " in last
-  return made
 
 
 def _arrays(directory: pathlib.Path) -> dict[str, np.ndarray]:
@@ -171,7 +74,7 @@ def _records(run_dir: pathlib.Path) -> dict[str, list]:
 
 def _assert_equal_runs(run_dir: pathlib.Path, whole: pathlib.Path) -> None:
   """Bit for bit, but for times."""
-  last = pathlib.Path("checkpoints") / f"step_{_ITERATIONS:08d}"
+  last = pathlib.Path("checkpoints") / f"step_{short_runs.ITERATIONS:08d}"
   found, expected = _arrays(run_dir / last), _arrays(whole / last)
   assert found.keys() == expected.keys()
   for name, array in expected.items():
@@ -187,6 +90,9 @@ def _assert_equal_runs(run_dir: pathlib.Path, whole: pathlib.Path) -> None:
 def test_the_oracle_is_worth_comparing(program):
   """It learns: every array moved, and every iteration differs."""
   whole = program.root / "whole"
+  last = (program.root / "last_line").read_text()
+  assert last.startswith("QUICKSTART held_out_before=")
+  assert f" steps={short_runs.ITERATIONS} " in last
   lines = metrics_writer.read_metrics(whole)
   assert [line["iteration"] for line in lines] == [1, 2, 3, 4]
   assert [line["step"] for line in lines] == [1, 2, 3, 4]
@@ -194,12 +100,12 @@ def test_the_oracle_is_worth_comparing(program):
   whens = [e["when"] for e in metrics_writer.read_evaluations(whole)]
   assert whens == ["before", "during", "after"]
   base = _arrays(whole / "base" / "params")
-  last = _arrays(whole / "checkpoints" / f"step_{_ITERATIONS:08d}")
+  last = _arrays(whole / "checkpoints" / f"step_{short_runs.ITERATIONS:08d}")
   params = {n: a for n, a in last.items() if n.startswith("params/")}
   assert params.keys() == base.keys()
   for name, array in params.items():
     assert (array != base[name]).any(), name
-  assert len(_records(whole)) == 3 + _ITERATIONS
+  assert len(_records(whole)) == 3 + short_runs.ITERATIONS
 
 
 def test_a_second_run_killed_in_its_warm_start_is_the_first(program):

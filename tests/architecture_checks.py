@@ -55,6 +55,8 @@ BROAD_HANDLERS = {
   "agentflow_jax/hf/tokenizer.py": "_backend",
   # The MCP SDK reports a server it can not use as almost anything.
   "agentflow_jax/tools/mcp_tools.py": "_hold",
+  # Whatever a user's function raised is raised where it is waited for.
+  "agentflow_jax/tools/call_threads.py": "_call",
 }
 
 # Runs a model's program, but only as a process of its own inside the jail:

@@ -7,10 +7,9 @@ enables it by name. docs/tools.md shows all of it in ten lines.
 A plain function runs in a thread, an `async` one on the event loop. Its
 ValueError is the model's mistake and is shown to the agent; any other exception
 is a failure of the tool and is retried. A thread can not be killed: a plain
-function must come back by itself.
+function that hangs keeps its own (call_threads.py), an async one is cancelled.
 """
 
-import asyncio
 import dataclasses
 import importlib
 import importlib.metadata
@@ -26,7 +25,7 @@ import pydantic
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
 from agentflow_jax.core import tool as tool_lib
-from agentflow_jax.tools import hosted
+from agentflow_jax.tools import call_threads, hosted
 
 ENTRY_POINTS = "agentflow_jax.tools"
 
@@ -51,6 +50,7 @@ class UserTool:
     schema = self._arguments.model_json_schema()
     schema.pop("title", None)
     name = function.__name__
+    self._threads = call_threads.CallThreads(name)
     self._spec = dataclasses.replace(
       tool_lib.ToolSpec(
         name=f"{name.title()}_Tool",
@@ -91,7 +91,7 @@ class UserTool:
       if inspect.iscoroutinefunction(self._function):
         value = await self._function(**values)
       else:
-        value = await asyncio.to_thread(self._function, **values)
+        value = await self._threads.run(self._function, **values)
     except ValueError as error:
       return tool_lib.ToolResult(
         output=str(error), error=tool_lib.ToolErrorKind.EXECUTION

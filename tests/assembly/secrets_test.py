@@ -4,16 +4,23 @@ The script below is what a launch script does: parse, install, log, run
 episodes, record, report, and then die of a bug that has the key in it.
 """
 
+import asyncio
 import os
 import pathlib
 import subprocess
 import sys
+import threading
+import typing
 
+import numpy as np
 import pytest
+
+from agentflow_jax.tools import bubblewrap_sandbox, mcp_tools, monty_sandbox
+from agentflow_jax.training import checkpointing, run_parts
 
 CANARY = "sk-canary-77b1c0ffee42"
 _SCRIPT = """
-import asyncio, pathlib, sys
+import asyncio, dataclasses, pathlib, sys
 from absl import logging
 import assembled_world
 import numpy as np
@@ -21,6 +28,7 @@ from agentflow_jax.evaluation import scores
 from agentflow_jax.evaluation.report import report, runs_report
 from agentflow_jax.rollout import recorder
 from agentflow_jax.training import checkpointing, cli, metrics_writer, run_dir
+from agentflow_jax.training import run_parts
 import os
 
 def main(argv):
@@ -73,7 +81,10 @@ def save(config, path, trajectories):
           summary=scores.summarise(trajectories[:1]))
     with checkpointing.Checkpointer(
         run.checkpoints, keep_last=1, keep_best=True) as saved:
-      saved.save(1, {"params": {"w": np.ones(4, np.float32)}}, {}, wait=True)
+      position = dataclasses.asdict(run_parts.Position(iteration=1))
+      saved.save(1, {"params": {"w": np.ones(4, np.float32)}},
+                 {**position, "seconds": 1.0}, metrics={"reward": 1.0},
+                 wait=True)
     report.write_report(path)
     runs_report.write_runs([path], path / "viewer.html", max_trajectories=100)
 
@@ -114,7 +125,6 @@ def test_the_key_is_in_no_output_and_no_file(died):
     *("iteration_000001.jsonl", "after.jsonl", "config.json", "metrics.jsonl"),
     *("report.html", "viewer.html", "answers.sqlite", "cmdline"),
   } <= names
-  assert list(out.glob("run/checkpoints/*/*"))
   for path in files:
     assert CANARY.encode() not in path.read_bytes(), path
 
@@ -125,3 +135,132 @@ def test_what_was_hidden_says_so(died):
   assert '"redacted": true' in record.read_text()
   for page in ("report.html", "viewer.html"):
     assert "[redacted]" in (out / "run" / page).read_text(), page
+
+
+def _files_with_the_key(directory):
+  return [
+    path
+    for path in directory.rglob("*")
+    if path.is_file() and CANARY.encode() in path.read_bytes()
+  ]
+
+
+def _open(directory):
+  return checkpointing.Checkpointer(directory, keep_last=1, keep_best=False)
+
+
+def test_a_checkpoint_holds_numbers_only(died, tmp_path):
+  """Beside its arrays, which are compressed and hide a text from a scan."""
+  _, out = died
+  directory = out / "run" / "checkpoints"
+  with _open(directory) as saved:
+    extra = saved.read(1)["extra"]
+    state, _ = saved.restore({"params": {"w": np.ones(4, np.float32)}})
+  assert state["params"]["w"].dtype == np.float32
+  # What the loop saves of itself, and every key of it.
+  hints = typing.get_type_hints(run_parts.Position)
+  assert set(hints.values()) == {int}
+  assert set(extra) == {*hints, "seconds"}
+  assert all(isinstance(value, int | float) for value in extra.values())
+  assert not _files_with_the_key(directory)
+  # The scan does see what stands in a checkpoint.
+  with _open(tmp_path) as saved:
+    arrays = {"params": {"w": np.ones(4, np.float32)}}
+    saved.save(1, arrays, {"position": CANARY}, wait=True)
+  assert _files_with_the_key(tmp_path)
+
+
+class _Children:
+  """All that is told to processes below this one, while it is open."""
+
+  def __init__(self):
+    self.told: dict[int, bytes] = {}
+    self._open = True
+    self._thread = threading.Thread(target=self._watch)
+
+  def __enter__(self):
+    self._thread.start()
+    return self
+
+  def __exit__(self, *exc_info):
+    self._open = False
+    self._thread.join()
+
+  def _watch(self):
+    pause = threading.Event()
+    while self._open:
+      self._look(os.getpid())
+      pause.wait(0.01)
+
+  def _look(self, parent):
+    for path in pathlib.Path(f"/proc/{parent}/task").glob("*/children"):
+      for child in _read(path).split():
+        told = _read(f"/proc/{int(child)}/cmdline")
+        told += b" " + _read(f"/proc/{int(child)}/environ")
+        self.told[int(child)] = self.told.get(int(child), b"") + told
+        self._look(int(child))
+
+
+def _read(path):
+  try:
+    return pathlib.Path(path).read_bytes()
+  except OSError:  # it has ended, or is not ours to read
+    return b""
+
+
+async def _sleep_in(sandbox):
+  try:
+    run = await sandbox.run("import time\ntime.sleep(0.3)\nprint(1)")
+  finally:
+    await sandbox.aclose()
+  assert run.output == "1"
+
+
+def _serve_mcp(directory):
+  pytest.importorskip("mcp")
+  path = directory / "server.py"
+  path.write_text(
+    "from mcp.server.mcpserver import MCPServer\n"
+    "server = MCPServer('clock')\n"
+    "@server.tool()\n"
+    "def now() -> str:\n"
+    "  'Tells the time.'\n"
+    "  return 'noon'\n"
+    "server.run()\n"
+  )
+  (tool,) = mcp_tools.connect(f"clock={sys.executable} {path}")
+  asyncio.run(tool.aclose())
+
+
+@pytest.mark.parametrize(
+  ("kind", "sign"),
+  [
+    ("monty", b"monty"),
+    ("bubblewrap", b"/guest.py"),
+    pytest.param("mcp", b"server.py", marks=pytest.mark.slow),
+  ],
+)
+def test_no_child_of_a_tool_is_told_the_key(kind, sign, tmp_path, monkeypatch):
+  monkeypatch.setenv("COMPATIBLE_API_KEY", CANARY)
+  with _Children() as children:
+    if kind == "mcp":
+      _serve_mcp(tmp_path)
+    elif kind == "monty":
+      asyncio.run(_sleep_in(monty_sandbox.MontySandbox()))
+    else:
+      asyncio.run(_sleep_in(bubblewrap_sandbox.BubblewrapSandbox()))
+  told = list(children.told.values())
+  assert any(sign in one for one in told), told
+  assert not [one for one in told if CANARY.encode() in one]
+
+
+def test_a_child_that_is_told_the_key_is_seen(monkeypatch):
+  monkeypatch.setenv("COMPATIBLE_API_KEY", CANARY)
+  for arguments, environment in (([CANARY], {}), ([], {"KEY": CANARY})):
+    script = "import time; time.sleep(0.3)"
+    with _Children() as children:
+      subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -S -c '{script}' $0", *arguments],
+        env=environment,
+      )
+    assert any(CANARY.encode() in one for one in children.told.values())

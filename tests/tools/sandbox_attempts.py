@@ -52,6 +52,11 @@ _FILES = {
   "memory_device": "os.open('/dev/mem', os.O_RDONLY)",
   "shared_memory": "open('/dev/shm/escaped', 'w')",
   "tool_config": "open('/proc/sys/kernel/hostname', 'w')",
+  "symlink": "os.symlink('{secret}', 'link') or open('link').read()",
+  "symlink_write": (
+    "os.symlink('{secret}', 'link2') or open('link2', 'a').write('x')"
+  ),
+  "hardlink": "os.link('{secret}', 'hard') or open('hard').read()",
 }
 _ENVIRONMENT = {
   "getenv": "os.getenv('{canary}')",
@@ -94,6 +99,15 @@ _NETWORK = {
     "__import__('urllib.request').request"
     ".urlopen('http://127.0.0.1:{tcp}/', timeout=1)"
   ),
+  # A name every host's files know, and one that a server would be asked for.
+  "lookup": "__import__('socket').getaddrinfo('localhost', 80)[0][4][0] == "
+  "'127.0.0.1' and __import__('socket').create_connection("
+  "('localhost', {tcp}), 1)",
+  "dns": (
+    "(lambda s: s.connect(('127.0.0.53', 53)) is None and s.send(b'x'))"
+    "((lambda m: m.socket(m.AF_INET, m.SOCK_DGRAM))(__import__('socket')))"
+  ),
+  "dns_lookup": "__import__('socket').gethostbyname('example.com')",
 }
 _SYSTEM = {
   "fork": "os.fork() >= 0",
@@ -116,6 +130,19 @@ _SYSTEM = {
     "(-1, -1)) is None"
   ),
   "import_of_host": "__import__('agentflow_jax')",
+  "importlib": (
+    "__import__('importlib').import_module('subprocess')"
+    ".run(['/bin/sh', '-c', 'true']).returncode == 0"
+  ),
+  "importlib_path": (
+    "__import__('importlib.machinery').machinery.SourceFileLoader("
+    "'x', '{repository}/setup.py').get_source('x')"
+  ),
+  # Code that no compiler has seen: an object of bytes.
+  "marshal": (
+    "eval(__import__('marshal').loads(__import__('marshal').dumps("
+    "compile('open(\"{secret}\").read()', 'x', 'eval'))))"
+  ),
   "site_packages": "[p for p in sys.path if '{repository}' in p]",
 }
 _ESCAPES = {
@@ -130,7 +157,8 @@ _CONTROLS = frozenset(
     *("read_passwd", "read_secret", "read_repository", "write_secret"),
     *("chmod_secret", "proc_environ", "getenv", "environ", "environb"),
     *("libc_getenv", "tcp", "tcp_wildcard", "unix_socket", "udp"),
-    *("abstract_socket", "fork", "system"),
+    *("abstract_socket", "fork", "system", "symlink", "symlink_write"),
+    *("hardlink", "importlib", "importlib_path", "marshal", "lookup", "dns"),
   ]
 )
 
@@ -237,6 +265,16 @@ _LANGUAGE = {
   "path_file": (
     "open('/python/lib/python3.11/site-packages/x.pth', 'w')"
     ".write('import os')\nprint('ESCAPED')"
+  ),
+  # What every later interpreter would run first.
+  "sitecustomize": (
+    "import site, os, sys\n"
+    "for d in [*sys.path, os.path.dirname(os.__file__), '/packages']:\n"
+    "  try:\n"
+    "    with open(os.path.join(d or '.', 'sitecustomize.py'), 'x') as f:\n"
+    "      f.write('import os')\n"
+    "    if not d.startswith('/tmp') and d: print('ESCAPED', d)\n"
+    "  except OSError: pass"
   ),
   "patch_json": "import json\njson.dumps = json.loads = None\nprint(1)",
   "forge_exit": "import os\nprint('half')\nos._exit(77)",

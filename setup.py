@@ -38,7 +38,7 @@ _REQUIRES = [
 
 # Tools of MCP servers.
 _MCP = ["mcp>=2.3"]
-# launch/serve_retriever.py.
+# launch/serve.py and launch/serve_retriever.py.
 _SERVE = ["httptools>=0.6", "uvloop>=0.21"]
 _TEST = [
   *_MCP,

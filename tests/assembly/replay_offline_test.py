@@ -147,6 +147,7 @@ def _evaluate(config, tmp_path):
 
   async def main():
     async with evaluator.open_answerers(config, request) as (agents, _):
+      assert agents is not None
       return await agents.run(task, 0, stream="quiz", evaluation=True)
 
   return asyncio.run(main())

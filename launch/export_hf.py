@@ -86,6 +86,7 @@ def export_model() -> None:
     max_shard_bytes=_MAX_SHARD_MB.value * 2**20,
     generation=generation,
     overwrite=_OVERWRITE.value,
+    donate=True,
   )
 
 

@@ -173,6 +173,7 @@ def _finish(
       param_dtype=config.model.param_dtype,
       generation={"temperature": config.sampler.temperature},
       overwrite=True,
+      donate=True,
     )
     logging.info("exported %s", run_dir.hf)
   if config.training.write_report:

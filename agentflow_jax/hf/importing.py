@@ -67,7 +67,7 @@ def load_checkpoint(
     arch = architecture_lib.from_hf_config(config, dtype=dtype, remat=remat)
   except errors.CheckpointError as error:
     raise errors.CheckpointError(f"{directory}: {error}") from error
-  stored = _stored_tensors(directory)
+  stored = stored_tensors(directory)
   slots = mapping.slots(arch)
   _check(arch, slots, stored, directory)
   shardings = None if mesh is None else sharding_lib.param_shardings(arch, mesh)
@@ -105,10 +105,14 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
   return value
 
 
-def _stored_tensors(
+def stored_tensors(
   directory: pathlib.Path,
 ) -> dict[str, tensor_file.StoredTensor]:
-  """Every tensor of the directory's weight files, by name."""
+  """Every tensor of the directory's weight files, by name.
+
+  Raises:
+    CheckpointError: files are missing, torn, or not what the index says.
+  """
   if not (directory / INDEX_FILE).exists():
     if not (directory / SINGLE_FILE).exists():
       raise errors.CheckpointError(

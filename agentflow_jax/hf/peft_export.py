@@ -101,7 +101,7 @@ def _tensors(
           tensor_file.PendingTensor(
             f"{_PREFIX}{hf_name}.{label}.weight",
             tensor.shape,
-            lambda tensor=tensor: tensor,
+            lambda tensor=tensor: [tensor],
           )
         )
   return tensors

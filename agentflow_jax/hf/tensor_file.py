@@ -14,6 +14,7 @@ import json
 import math
 import pathlib
 from collections.abc import Callable, Iterable
+from typing import BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -40,8 +41,8 @@ class StoredTensor:
   shape: tuple[int, ...]
   offset: int  # bytes from the start of the file
 
-  def read(self) -> np.ndarray:
-    """A fresh array of `shape`.
+  def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """A fresh array of rows `start` to `stop` of the first axis; all of them.
 
     Raises:
       CheckpointError: an element type other than float, or the file changed
@@ -53,13 +54,20 @@ class StoredTensor:
         f"{self.file}: tensor {self.name} has element type {self.code}; "
         f"supported: {', '.join(_DTYPES)}"
       )
-    count = math.prod(self.shape)
-    values = np.fromfile(self.file, dtype, count, offset=self.offset)
-    if len(values) != count:
+    start, stop, _ = slice(start, stop).indices(self.shape[0])
+    shape = (stop - start, *self.shape[1:])
+    row = math.prod(self.shape[1:])
+    values = np.fromfile(
+      self.file,
+      dtype,
+      math.prod(shape),
+      offset=self.offset + start * row * dtype.itemsize,
+    )
+    if len(values) != math.prod(shape):
       raise errors.CheckpointError(
         f"{self.file}: the file ends inside tensor {self.name}"
       )
-    return values.reshape(self.shape)
+    return values.reshape(shape)
 
 
 def read_header(file: pathlib.Path) -> dict[str, StoredTensor]:
@@ -96,17 +104,20 @@ def read_header(file: pathlib.Path) -> dict[str, StoredTensor]:
 
 @dataclasses.dataclass(frozen=True)
 class PendingTensor:
-  """A tensor to be written; `read` is called once, when its turn comes."""
+  """A tensor to be written; `blocks` is called when its turn comes.
+
+  The blocks are its rows (first axis) in order, as many at once as one likes.
+  """
 
   name: str
   shape: tuple[int, ...]
-  read: Callable[[], np.ndarray]
+  blocks: Callable[[], Iterable[np.ndarray]]
 
 
 def write_file(
   file: pathlib.Path, tensors: Iterable[PendingTensor], dtype: np.dtype
 ) -> None:
-  """Writes a new file, holding one tensor at a time.
+  """Writes a new file, holding one block of a tensor at a time.
 
   Raises:
     ValueError: a tensor is not of its announced shape, or not of `dtype`.
@@ -127,10 +138,24 @@ def write_file(
     stream.write(len(text).to_bytes(8, "little"))
     stream.write(text)
     for tensor in tensors:
-      array = np.ascontiguousarray(tensor.read())
-      if array.shape != tensor.shape or array.dtype != dtype:
+      rows = 0
+      for block in tensor.blocks():
+        _write_block(stream, tensor, block, dtype)
+        rows += len(block)
+        del block  # before the next one is fetched
+      if rows != tensor.shape[0]:
         raise ValueError(
-          f"tensor {tensor.name} is {array.dtype}{list(array.shape)}, not "
-          f"{dtype}{list(tensor.shape)}"
+          f"tensor {tensor.name} has {rows} rows, not {tensor.shape[0]}"
         )
-      stream.write(array.reshape(-1).view(np.uint8).data)
+
+
+def _write_block(
+  stream: BinaryIO, tensor: PendingTensor, block: np.ndarray, dtype: np.dtype
+) -> None:
+  if block.shape[1:] != tensor.shape[1:] or block.dtype != dtype:
+    raise ValueError(
+      f"tensor {tensor.name} has a block of {block.dtype}{list(block.shape)}, "
+      f"it should be {dtype}{list(tensor.shape)}"
+    )
+  array = np.ascontiguousarray(block)
+  stream.write(array.reshape(-1).view(np.uint8).data)

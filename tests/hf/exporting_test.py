@@ -171,9 +171,65 @@ def test_a_flipped_bit_in_the_weights_fails_verification(
   monkeypatch.setattr(
     tensor_file, "write_file", _flip_last_byte(tensor_file.write_file)
   )
-  with pytest.raises(errors.CheckpointError, match="does not read back"):
+  with pytest.raises(errors.CheckpointError, match=r"down_proj.* differs"):
     exporting.export_checkpoint(tmp_path / "out", *model)
   assert list(tmp_path.iterdir()) == []
+
+
+def test_a_block_out_of_place_fails_verification(model, tmp_path, monkeypatch):
+  arch, params = model
+  # Three rows at once: the embedding is compared in many blocks and a rest.
+  monkeypatch.setattr(exporting, "_BLOCK_BYTES", 3 * 4 * arch.hidden_size)
+  exporting.export_checkpoint(tmp_path / "out", arch, params)
+  write_file = tensor_file.write_file
+
+  def broken(file, tensors, dtype):
+    write_file(file, tensors, dtype)
+    place = tensor_file.read_header(file)["model.embed_tokens.weight"]
+    row = 4 * arch.hidden_size
+    content = bytearray(file.read_bytes())
+    first, last = place.offset, place.offset + (arch.vocab_size - 1) * row
+    assert content[first : first + row] != content[last : last + row]
+    content[last : last + row] = content[first : first + row]
+    file.write_bytes(bytes(content))
+
+  monkeypatch.setattr(tensor_file, "write_file", broken)
+  with pytest.raises(errors.CheckpointError, match=r"embed_tokens\.weight dif"):
+    exporting.export_checkpoint(tmp_path / "broken", arch, params)
+  assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_other_logits_after_a_reload_fail_verification(
+  model, tmp_path, monkeypatch
+):
+  load = importing.load_checkpoint
+
+  def broken(*args, **options):
+    arch, params = load(*args, **options)
+    return arch, params | {"embedding_VD": params["embedding_VD"] * 1.001}
+
+  monkeypatch.setattr(importing, "load_checkpoint", broken)
+  with pytest.raises(errors.CheckpointError, match="logits differ"):
+    exporting.export_checkpoint(tmp_path / "out", *model)
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("held", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+def test_parameters_are_deleted_only_if_given_away(
+  held, stored, model, tmp_path
+):
+  arch, params = model
+  params = jax.tree.map(lambda x: jnp.array(x, held, copy=True), params)
+  leaves = jax.tree.leaves(params)
+  options = {"param_dtype": stored}
+  exporting.export_checkpoint(tmp_path / "kept", arch, params, **options)
+  assert not any(leaf.is_deleted() for leaf in leaves)
+  exporting.export_checkpoint(
+    tmp_path / "donated", arch, params, donate=True, **options
+  )
+  assert all(leaf.is_deleted() for leaf in leaves)
+  assert _content(tmp_path / "kept") == _content(tmp_path / "donated")
 
 
 def test_a_config_of_another_model_fails_verification(

@@ -126,7 +126,7 @@ def _edit(file, change):
   tensor_file.write_file(
     file,
     [
-      tensor_file.PendingTensor(name, t.shape, lambda t=t: t)
+      tensor_file.PendingTensor(name, t.shape, lambda t=t: [t])
       for name, t in tensors.items()
     ],
     np.dtype(np.float32),

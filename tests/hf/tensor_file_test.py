@@ -11,7 +11,7 @@ from agentflow_jax.hf import tensor_file
 
 def _pending(tensors):
   return [
-    tensor_file.PendingTensor(name, t.shape, lambda t=t: t)
+    tensor_file.PendingTensor(name, t.shape, lambda t=t: [t])
     for name, t in tensors.items()
   ]
 
@@ -70,7 +70,7 @@ def test_tensors_are_fetched_one_at_a_time_and_in_order(tmp_path):
   tensor_file.write_file(
     tmp_path / "x.safetensors",
     [
-      tensor_file.PendingTensor(name, (4, 4), lambda name=name: fetch(name))
+      tensor_file.PendingTensor(name, (4, 4), lambda name=name: [fetch(name)])
       for name in "abcd"
     ],
     np.dtype(np.float32),
@@ -83,7 +83,7 @@ def test_tensors_are_fetched_one_at_a_time_and_in_order(tmp_path):
   "value", [np.zeros((2, 2), np.float32), np.zeros((2, 3), np.float64)]
 )
 def test_a_tensor_that_is_not_as_announced_is_refused(value, tmp_path):
-  pending = tensor_file.PendingTensor("x", (2, 3), lambda: value)
+  pending = tensor_file.PendingTensor("x", (2, 3), lambda: [value])
   with pytest.raises(ValueError, match="tensor x"):
     tensor_file.write_file(
       tmp_path / "x.safetensors", [pending], np.dtype(np.float32)

@@ -23,7 +23,7 @@ def _section(cls):
 class RunConfig:
   """Identity of the run."""
 
-  seed: int = 0
+  seed: int = 0  # Of every random choice: weights, tasks, sampling
   # Where everything goes; "" = runs/<config name>-seed<seed>.
   run_dir: str = ""
   # Compiled programs are kept here across runs; "" = beside the run dir.
@@ -38,8 +38,9 @@ class ModelConfig:
   checkpoint: str = ""
   # Architecture when there is no checkpoint: a name in models/presets.py.
   preset: str = "worldfacts_planner"
-  # Computation type; parameters are stored in `param_dtype`.
+  # Type that is computed in.
   dtype: str = "float32"  # float32 | bfloat16
+  # Type that parameters are stored in.
   param_dtype: str = "float32"  # float32 | bfloat16
   # The backward pass keeps everything, layer inputs, or those on the host.
   remat: str = "none"  # none | block | offload
@@ -50,9 +51,9 @@ class ModelConfig:
 class MeshConfig:
   """Devices per mesh axis; -1 (one axis only) takes what is left."""
 
-  data: int = -1
-  fsdp: int = 1
-  tensor: int = 1
+  data: int = -1  # Devices that repeat the parameters and split the batch
+  fsdp: int = 1  # Devices that split parameters, optimizer state and batch
+  tensor: int = 1  # Devices that split heads, feed-forward and vocabulary
 
 
 @dataclasses.dataclass
@@ -62,6 +63,7 @@ class TasksConfig:
   # "worldfacts", "jsonl:PATH" (id, question, answers, data_source, scorer),
   # "tfds:NAME" (launch/prepare_data.py) or "mix:SPEC@WEIGHT@LIMIT,...".
   train: str = "worldfacts"
+  # Held-out questions, named as in tasks.train.
   evaluation: str = "worldfacts"
   # Prepared datasets and indexes; "" = RUN_DIR/data.
   data_dir: str = ""
@@ -75,15 +77,17 @@ class EngineOptions:
 
   # Where the API is; "" = the provider's own address.
   base_url: str = ""
-  # -1 = engines.frozen_temperature.
+  # Sampling temperature, 0 = greedy; -1 = engines.frozen_temperature.
   temperature: float = -1.0
+  # Share of probability sampled from (nucleus); 1 = all.
   top_p: float = 1.0
-  # 0 = engines.frozen_max_tokens.
+  # Tokens of one answer at most; 0 = engines.frozen_max_tokens.
   max_tokens: int = 0
   # Bind answers to a JSON schema where the provider can do so.
   structured: bool = True
-  # Per million tokens, in any currency; for the cost metric.
+  # Price of a million prompt tokens, in any currency; for the cost metric.
   input_price: float = 0.0
+  # Price of a million completion tokens.
   output_price: float = 0.0
 
 
@@ -97,11 +101,11 @@ class EnginesConfig:
   "openai:gpt-4o-mini" or "vllm:Qwen/Qwen2.5-7B-Instruct".
   """
 
-  planner: str = "trainable"
-  executor: str = "frozen"
-  verifier: str = "frozen"
-  generator: str = "frozen"
-  tool: str = "frozen"
+  planner: str = "trainable"  # Who picks each sub-goal and tool
+  executor: str = "frozen"  # Who writes the tool call
+  verifier: str = "frozen"  # Who decides when to stop
+  generator: str = "frozen"  # Who writes the answer
+  tool: str = "frozen"  # Whom tools ask that need a model
   # Whoever is all four modules in the monolithic flow.
   policy: str = "trainable"
   # Asked about answers the rules call wrong, greedily; "" = rules only.
@@ -113,17 +117,17 @@ class EnginesConfig:
   tool_options: EngineOptions = _section(EngineOptions)
   policy_options: EngineOptions = _section(EngineOptions)
   judge_options: EngineOptions = _section(EngineOptions)
-  call_timeout_s: float = 120.0
+  call_timeout_s: float = 120.0  # Seconds that one try of a call may take
   # Further tries after an infrastructure failure, with jittered back-off.
   retries: int = 2
-  # How frozen modules are sampled.
+  # Sampling temperature of roles that are not trainable; 0 = greedy.
   frozen_temperature: float = 0.0
-  frozen_max_tokens: int = 1024
+  frozen_max_tokens: int = 1024  # Tokens of one answer of such a role
   # Calls to one role's API at the same time; further ones wait.
   max_concurrent_calls: int = 64
-  # Failures in a row that leave an API alone for a while, and for how long.
+  # Failures in a row after which an API is left alone for a while.
   circuit_failures: int = 5
-  circuit_pause_s: float = 10.0
+  circuit_pause_s: float = 10.0  # Seconds that an API is left alone then
   # Let APIs send answers piece by piece (for gateways that cut idle calls).
   stream: bool = False
   # Answers of APIs are kept here and used again; "" = off.
@@ -144,28 +148,32 @@ ENGINE_ROLES = (
 class ToolsConfig:
   """Tools the planner may choose, and their limits."""
 
+  # Names the planner may choose from; docs/tools.md lists them.
   enabled: tuple[str, ...] = (
     "base_generator",
     "python_coder",
     "wikipedia_search",
   )
-  call_timeout_s: float = 120.0
-  # Characters and tokens of a result kept for the prompts; the middle is cut.
+  call_timeout_s: float = 120.0  # Seconds that one tool call may take
+  # Characters of a result kept for the prompts; the middle is cut.
   max_output_chars: int = 20000
-  max_output_tokens: int = 4096
+  max_output_tokens: int = 4096  # Tokens of a result kept, likewise
   # Where wikipedia_search looks: a saved index, or the API of a wiki.
   wikipedia_source: str = "index"  # index | api
+  # Address of the wiki's API (MediaWiki).
   wikipedia_api_url: str = "https://en.wikipedia.org/w/api.php"
   # What launch/build_index.py wrote; "" = the index worldfacts builds.
   search_index_dir: str = ""
-  search_top_k: int = 3
+  search_top_k: int = 3  # Results that a search returns
   # An OpenAI-compatible embedding API for dense search; "" = BM25.
   embedding_url: str = ""
-  embedding_model: str = ""
-  # Who answers google_search, and where ("" = Google's own address).
+  embedding_model: str = ""  # The model to ask for at embedding_url
+  # Who answers google_search.
   # programmable_search | gemini | searxng | retrieve
   google_backend: str = "programmable_search"
+  # Where google_backend is reached; "" = Google's own address.
   google_url: str = ""
+  # The model that searches, with google_backend=gemini.
   google_model: str = "gemini-2.5-flash"
   # HOST:PORT pairs web_search may reach though they are not public.
   web_allowed_hosts: tuple[str, ...] = ()
@@ -175,21 +183,22 @@ class ToolsConfig:
   mcp_servers: tuple[str, ...] = ()
   # Where model code runs: monty (a subset) | bubblewrap (CPython in a jail).
   python_sandbox: str = "monty"  # monty | bubblewrap
-  python_timeout_s: float = 10.0
-  python_memory_mb: int = 256
-  python_max_output_chars: int = 3500
+  python_timeout_s: float = 10.0  # Seconds that a program may run
+  python_memory_mb: int = 256  # Mebibytes that a program may use
+  python_max_output_chars: int = 3500  # Characters of its output kept
 
 
 @dataclasses.dataclass
 class SamplerConfig:
   """How the policy is sampled. Training rejects top_k/top_p/min_p."""
 
-  temperature: float = 0.7
-  top_k: int = 0
-  top_p: float = 1.0
+  temperature: float = 0.7  # Divides the logits; 0 = greedy
+  top_k: int = 0  # Sample from the k likeliest tokens; 0 = all
+  top_p: float = 1.0  # Sample from this share of probability; 1 = all
+  # Leave out tokens below this share of the likeliest one's probability.
   min_p: float = 0.0
-  max_prompt_tokens: int = 18432
-  max_completion_tokens: int = 2048
+  max_prompt_tokens: int = 18432  # Tokens of a prompt; more is an error
+  max_completion_tokens: int = 2048  # Tokens of one completion at most
   # Rows decoded together; further requests wait.
   slots: int = 64
   # Decode steps of a window; a dispatch has more of them while nobody waits.
@@ -202,10 +211,10 @@ class SamplerConfig:
 class RolloutConfig:
   """Episodes per iteration and how they run."""
 
-  tasks: int = 32
-  group_size: int = 8
-  max_concurrent_episodes: int = 256
-  # The iteration's wall-clock limit; unfinished episodes are masked.
+  tasks: int = 32  # Questions per iteration
+  group_size: int = 8  # Episodes per question, compared with each other
+  max_concurrent_episodes: int = 256  # Episodes that run at the same time
+  # Seconds a rollout may take; unfinished episodes are masked.
   timeout_s: float = 3600.0
   # With fewer members left by failures than this, a group is masked whole.
   min_group: int = 2
@@ -213,6 +222,7 @@ class RolloutConfig:
   record_every: int = 1
   # record: keep all engine and tool answers; replay: answer from them.
   replay: str = "off"  # off | record | replay
+  # Where recorded answers are; needed with replay=record and replay=replay.
   replay_dir: str = ""
 
 
@@ -224,43 +234,49 @@ class LearnerConfig(learner_presets.Preset):
   preset: str = learner_presets.field()
   # Whose completions are trained, of those that "trainable" answers.
   trained_roles: tuple[str, ...] = ("planner",)
-  lr: float = 1e-6
+  lr: float = 1e-6  # Peak learning rate of AdamW
+  # Course of the rate after warm-up; the last two fall to 0 at the end.
   schedule: str = "constant"  # constant | linear | cosine
-  warmup_steps: int = 0
-  b1: float = 0.9
-  b2: float = 0.999
-  eps: float = 1e-8
-  weight_decay: float = 0.01
-  max_grad_norm: float = 1.0
+  warmup_steps: int = 0  # Optimizer steps in which the rate rises to lr
+  b1: float = 0.9  # AdamW: decay of the mean of gradients
+  b2: float = 0.999  # AdamW: decay of the mean of squared gradients
+  eps: float = 1e-8  # AdamW: added to the divisor of a step
+  weight_decay: float = 0.01  # AdamW: a step shrinks weights by lr times this
+  max_grad_norm: float = 1.0  # Gradients with a larger norm are scaled down
   # False: embeddings and head stay, so that unseen names are still copied.
   train_embeddings: bool = True
   # Trajectories per optimizer step; 0 = all of the iteration.
   mini_batch_trajectories: int = 0
   # Passes over an iteration's trajectories.
   epochs: int = 1
-  clip_low: float = 0.2
-  clip_high: float = 0.3
+  clip_low: float = 0.2  # The probability ratio is clipped below 1 - this
+  clip_high: float = 0.3  # The probability ratio is clipped above 1 + this
   # Dual clip for negative advantages; 0 = off.
   dual_clip: float = 0.0
   # beta of the KL to the reference; 0 = no reference forward.
   kl_coefficient: float = 0.001
+  # Estimate per token, with r = log(reference / current): k1 = -r, k2 =
+  # r^2 / 2, k3 = e^r - 1 - r.
   kl_estimator: str = "k3"  # k1 | k2 | k3
-  entropy_coefficient: float = 0.0
+  entropy_coefficient: float = 0.0  # Reward for entropy of the policy; 0 = off
+  # What counts alike: episodes and the turns in each; tokens; turns; tokens,
+  # over a fixed number.
   aggregation: str = "flow"  # flow | token_mean | turn_mean | constant
-  ratio: str = "token"  # token | sequence (GSPO)
+  # Probability ratios are taken per token, or per completion as in GSPO.
+  ratio: str = "token"  # token | sequence
   # Truncated importance sampling cap on the ratio weight; 0 = off.
   importance_cap: float = 0.0
   # Clip against logprobs that the learner computes before the first step.
   recompute_behavior: bool = False
   # Taken off a reward; "none" needs normalize_by_std=False.
   baseline: str = "group_mean"  # group_mean | leave_one_out | none
-  normalize_by_std: bool = True
+  normalize_by_std: bool = True  # Divide advantages by the group's deviation
+  # What counts once in a group's mean and deviation.
   statistics_over: str = "trajectories"  # trajectories | turns
   # Resample zero-spread groups at most this many times (dynamic sampling).
   refill_rounds: int = 0
-  # Packed row length and rows per device and micro-batch.
-  row_tokens: int = 20480
-  micro_batch_rows: int = 1
+  row_tokens: int = 20480  # Tokens of a packed row
+  micro_batch_rows: int = 1  # Rows per device and micro-batch
   # tree: a group's shared prefixes computed once; rows: one row per sample.
   packing: str = "tree"  # tree | rows
   # Completion tokens scored at once by the LM head.
@@ -275,17 +291,17 @@ class LearnerConfig(learner_presets.Preset):
 class WarmStartConfig:
   """Teach a random planner the format, with random strategy (worldfacts)."""
 
-  enabled: bool = False
-  vocab_size: int = 4096
-  # Stage 1: repeat random token segments (forms copying).
+  enabled: bool = False  # Needs worldfacts and no checkpoint
+  vocab_size: int = 4096  # Tokens of the tokenizer that is trained
+  # Optimizer steps of stage 1: repeat random token segments (forms copying).
   copy_steps: int = 600
-  copy_batch_tokens: int = 1024
-  copy_lr: float = 5e-3
-  # Stage 2: imitate random-strategy episodes with made-up names.
+  copy_batch_tokens: int = 1024  # Tokens per step of stage 1
+  copy_lr: float = 5e-3  # Peak learning rate of stage 1
+  # Episodes of random strategy that stage 2 imitates.
   traces: int = 1500
-  imitation_steps: int = 600
-  imitation_rows: int = 16
-  imitation_lr: float = 2e-3
+  imitation_steps: int = 600  # Optimizer steps of stage 2
+  imitation_rows: int = 16  # Rows of learner.row_tokens per step of stage 2
+  imitation_lr: float = 2e-3  # Peak learning rate of stage 2
   # Share of traces whose names are replaced by made-up ones.
   renamed_share: float = 0.8
 

@@ -17,7 +17,7 @@ class LoraConfig:
   `learner.lr` than a whole model does; embeddings are never trained with them.
   """
 
-  rank: int = 0  # columns of A and rows of B; 0 = train the whole model
-  alpha: float = 16.0
+  rank: int = 0  # Columns of A and rows of B; 0 = train the whole model
+  alpha: float = 16.0  # The adapter's part is scaled by alpha / rank
   # Which projections get an adapter.
   target_modules: tuple[str, ...] = TARGETS

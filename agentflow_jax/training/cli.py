@@ -218,19 +218,27 @@ def _help(module: Any) -> str:
 def _config_help() -> list[str]:
   lines, default = [], config_lib.Config()
   for section, value in vars(default).items():
-    comments = _comments(type(value))
     about = inspect.getdoc(type(value)) or section
-    lines += ["", textwrap.indent(about, "  ")]
-    for name, child in vars(value).items():
-      if dataclasses.is_dataclass(child):
-        keys = ", ".join(vars(child))
-        lines.append(f"  --config.{section}.{name}.KEY=VALUE")
-        about = inspect.getdoc(type(child)) or ""
-        lines += _indented(f"{about} Keys: {keys}")
-        continue
+    lines += ["", textwrap.indent(about, "  "), *_keys_help(section, value)]
+  return lines
+
+
+def _keys_help(section: str, value: Any) -> list[str]:
+  """The keys of a section, with those of the sections in it."""
+  lines, comments = [], _comments(type(value))
+  explained: dict[type, str] = {}  # seven roles have the same options
+  for name, child in vars(value).items():
+    key = f"{section}.{name}"
+    if not dataclasses.is_dataclass(child):
       text = ",".join(child) if isinstance(child, tuple) else child
-      lines.append(f"  --config.{section}.{name}={text}")
-      lines += _indented(comments.get(name, ""))
+      lines += [f"  --config.{key}={text}", *_indented(comments.get(name, ""))]
+    elif other := explained.get(type(child)):
+      lines += [f"  --config.{key}.KEY=VALUE", *_indented(f"As {other}.KEY.")]
+    else:
+      explained[type(child)] = key
+      about = inspect.getdoc(type(child)) or ""
+      lines += [f"  --config.{key}.KEY=VALUE", *_indented(about)]
+      lines += _keys_help(key, child)
   return lines
 
 

@@ -1,4 +1,4 @@
-"""Records demonstrations on train questions, for launch/sft.py to imitate.
+r"""Records demonstrations on train questions, for launch/sft.py to imitate.
 
 Example:
   python launch/demonstrate.py --config=configs/quickstart.py \

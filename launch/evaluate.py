@@ -1,4 +1,4 @@
-"""Evaluates a planner on benchmarks; started again, it goes on.
+r"""Evaluates a planner on benchmarks; started again, it goes on.
 
 Benchmarks: bamboogle, 2wiki, hotpotqa, musique, gaia, aime24, amc23, gameof24,
 gpqa, medqa, read from --benchmark_dir as AgentFlow's files (NAME.jsonl.gz or

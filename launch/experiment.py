@@ -1,4 +1,4 @@
-"""Runs an experiment on how and why Flow-GRPO works; started again, it goes on.
+r"""Runs an experiment on how and why Flow-GRPO works; run again, it goes on.
 
 Example:
   python launch/experiment.py --list

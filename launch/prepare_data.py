@@ -1,4 +1,4 @@
-"""Turns a file of questions into a dataset that runs can name.
+r"""Turns a file of questions into a dataset that runs can name.
 
 Known datasets: flow_mix, nq_open, hotpotqa, two_wiki, musique, popqa,
 triviaqa, bamboogle, gsm8k, math, aime, amc, game24, gpqa, medqa, gaia (you

@@ -1,4 +1,4 @@
-"""Fine-tunes a planner on recorded trajectories; started again, it goes on.
+r"""Fine-tunes a planner on recorded trajectories; started again, it goes on.
 
 Example:
   python launch/sft.py --checkpoint=runs/quickstart-seed0 \

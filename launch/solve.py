@@ -1,4 +1,4 @@
-"""Answers questions with a trained planner, showing every turn.
+r"""Answers questions with a trained planner, showing every turn.
 
 Example:
   python launch/solve.py --checkpoint=runs/quickstart-seed0 \

@@ -1,4 +1,4 @@
-"""Trains a planner with Flow-GRPO; started again, it goes on.
+r"""Trains a planner with Flow-GRPO; started again, it goes on.
 
 Example:
   python launch/train.py --config=configs/quickstart.py

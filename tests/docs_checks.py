@@ -8,6 +8,7 @@ file is described where it is written and nowhere else.
 
 import ast
 import dataclasses
+import functools
 import pathlib
 import re
 import shlex
@@ -19,7 +20,7 @@ from agentflow_jax.training import overrides
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = (
   *("README.md", "BUILD.md", "CHANGELOG.md", "third_party/README.md"),
-  "docs/experiments.md",
+  *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md"))),
 )
 LISTED = ("agentflow_jax", "launch", "configs")
 LIST_START = "<!-- file list: python tests/docs_checks.py -->"
@@ -38,6 +39,7 @@ _PATH = re.compile(
   r"(?:agentflow_jax|launch|configs|tests|third_party)/[\w./-]*"
 )
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+_EXTRAS = re.compile(r"pip install [^\n`]*?(?:agentflow_jax|\.)\[([^\]\n]*)\]")
 _COMMAND = re.compile(r"^\s*(?:\$ )?((?:python|bash) (?:launch|tests)/.*)$")
 
 
@@ -212,6 +214,27 @@ def path_problems(where: str, text: str, root: pathlib.Path = ROOT):
     for path in sorted(set(_PATH.findall(text)))
     if not (root / path.rstrip(".")).exists()
   ]
+
+
+def extra_problems(where: str, text: str, root: pathlib.Path = ROOT):
+  """Extras in `pip install` commands that setup.py does not have."""
+  known = _extras(root / "setup.py")
+  return [
+    f"{where}: setup.py has no extra {name.strip()!r}"
+    for names in _EXTRAS.findall(text)
+    for name in names.split(",")
+    if name.strip() not in known
+  ]
+
+
+@functools.cache
+def _extras(setup: pathlib.Path) -> set[str]:
+  """The keys of its `_EXTRAS`; importing it would run the installation."""
+  for node in ast.parse(setup.read_text("utf-8")).body:
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+      if ast.unparse(node.targets[0]) == "_EXTRAS":
+        return {ast.literal_eval(key) for key in node.value.keys if key}
+  raise AssertionError(f"{setup} has no _EXTRAS")
 
 
 def link_problems(where: str, text: str, root: pathlib.Path = ROOT):

@@ -54,6 +54,21 @@ def test_every_named_file_exists():
   assert problems == []
 
 
+def test_every_named_extra_exists():
+  """In documents, and where the code tells a user what to install."""
+  texts = dict(_documents())
+  for folder in ("launch", "agentflow_jax"):
+    for file in (checks.ROOT / folder).rglob("*.py"):
+      name = file.relative_to(checks.ROOT).as_posix()
+      texts[name] = file.read_text("utf-8")
+  problems = [
+    problem
+    for name, text in texts.items()
+    for problem in checks.extra_problems(name, text)
+  ]
+  assert problems == []
+
+
 def test_links_resolve():
   problems = [
     problem
@@ -160,6 +175,25 @@ def test_missing_files_and_links_are_found(project):
   ]
   assert [p.split()[-1] for p in checks.link_problems("doc.md", text, project)]
   assert len(checks.link_problems("doc.md", text, project)) == 3
+
+
+def test_unknown_extras_are_found(tmp_path):
+  (tmp_path / "setup.py").write_text('_EXTRAS = {"cuda": ["jax"], "mcp": []}\n')
+  text = (
+    'pip install -e ".[cuda]"  # or ".[x]"\n'
+    "`pip install -e '.[cuda, nope]'`, `pip install 'agentflow_jax[gone]'`,\n"
+    'pip install "jax[tpu]", a list[int]\n'
+  )
+  assert checks.extra_problems("doc", text, tmp_path) == [
+    "doc: setup.py has no extra 'nope'",
+    "doc: setup.py has no extra 'gone'",
+  ]
+
+
+def test_the_documents_are_all_there():
+  found = {f"docs/{f.name}" for f in (checks.ROOT / "docs").glob("*.md")}
+  assert found and found <= set(checks.DOCS)
+  assert {"README.md", "BUILD.md", "docs/tools.md"} <= set(checks.DOCS)
 
 
 def test_the_missing_line_of_the_list_is_named(project):

@@ -3,7 +3,12 @@
   python launch/train.py --config=configs/quickstart.py
 
 Two CPU cores. The planner starts out speaking the format, with a random
-strategy; README.md shows what it reaches on held-out questions.
+strategy.
+
+Expect: from .27 to .32 before to .86 to .90 after of 300 held-out questions, in
+560 to 605 seconds (three seeds on two virtual cores): one search .96 to .98,
+two searches .85 to .93, searches and then Python .67 to .81. README.md has each
+seed and the speed of those cores.
 """
 
 from agentflow_jax.core import config as config_lib

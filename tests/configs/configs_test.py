@@ -68,6 +68,21 @@ def test_the_config_validates_and_says_how_to_run_it(name):
   config, text = examples.by_name(name)
   config_validation.validate(config)
   assert f"python launch/train.py --config=configs/{name}.py" in text
+  assert re.search(r"\n\nExpect: \w", text)
+
+
+def test_the_quickstart_expects_what_the_readme_shows():
+  """The least and the most of three seeds, in each row of its table."""
+  _, text = examples.by_name("quickstart")
+  expected = " ".join(text.partition("Expect: ")[2].split())
+  readme = (examples.ROOT / "README.md").read_text("utf-8")
+  rows = re.findall(r"^\| .*\| (\.\d\d.*) \| (\.\d\d.*) \| \.", readme, re.M)
+  assert len(rows) == 4
+  before, _ = rows[0]
+  for seeds in (before, *(after for _, after in rows)):
+    accuracies = sorted(seeds.split())
+    assert len(accuracies) == 3
+    assert f"{accuracies[0]} to {accuracies[-1]}" in expected
 
 
 @qwen

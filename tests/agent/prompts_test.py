@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+import golden_texts
 import pytest
 
 from agentflow_jax.agent import prompts
@@ -11,7 +12,6 @@ from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
-UPDATE = "UPDATE_GOLDEN"
 
 SEARCH = tool_lib.ToolSpec(
   name="Wikipedia_Search_Tool",
@@ -87,21 +87,10 @@ PROMPTS = {
 }
 
 
-def _readable(messages):
-  return "".join(f"[{m.role}]\n{m.content}\n" for m in messages)
-
-
 @pytest.mark.parametrize("name", PROMPTS)
 def test_golden(name):
-  path = GOLDEN / f"{name}.txt"
-  text = _readable(PROMPTS[name])
-  if os.environ.get(UPDATE):
-    path.write_text(text, encoding="utf-8")
-  assert text == path.read_text(encoding="utf-8"), (
-    f"The prompt {name} changed. If that is meant, run\n"
-    f"  {UPDATE}=1 python -m pytest tests/agent/prompts_test.py\n"
-    "and read the diff of tests/agent/golden before you commit it."
-  )
+  text = golden_texts.readable(PROMPTS[name])
+  golden_texts.check(GOLDEN, name, text, "prompts_test.py")
 
 
 def test_no_golden_file_without_a_prompt():

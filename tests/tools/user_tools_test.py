@@ -1,13 +1,19 @@
 """Tools by decorator, by entry point, and from MCP servers."""
 
 import asyncio
+import contextlib
 import importlib.metadata
 import json
+import socket
+import subprocess
 import sys
 import textwrap
+import threading
+import time
 
 import pytest
 
+from agentflow_jax.agent import tool_calls
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
@@ -133,7 +139,7 @@ def test_entry_points(monkeypatch):
 
 
 _SERVER = '''
-import os, sys
+import asyncio, os, sys
 from mcp.server.mcpserver import MCPServer
 server = MCPServer("clock")
 
@@ -151,6 +157,12 @@ def secret() -> str:
 def fail() -> str:
   """Fails."""
   raise ValueError("no")
+
+@server.tool()
+async def hang() -> str:
+  """Does not answer."""
+  await asyncio.sleep(600)
+  return "late"
 
 @server.tool()
 def die() -> str:
@@ -184,6 +196,55 @@ def test_the_tools_of_an_mcp_server_appear(stdio_server, monkeypatch):
   asyncio.run(toolbox.check())
   asyncio.run(toolbox.aclose())
   asyncio.run(toolbox.aclose())
+  with pytest.raises(errors.ToolHostError, match="gone"):
+    _execute(add, a=2, b=3)
+
+
+@pytest.fixture
+def http_server(tmp_path):
+  """A server process of its own, where it listens, as an entry."""
+  pytest.importorskip("mcp")
+  with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+  path = tmp_path / "server.py"
+  path.write_text(_SERVER.replace("{run}", f'"streamable-http", port={port}'))
+  process = subprocess.Popen(
+    [sys.executable, path], stderr=subprocess.PIPE, text=True
+  )
+  give_up_s = time.monotonic() + 120.0
+  while time.monotonic() < give_up_s and process.poll() is None:
+    with contextlib.suppress(OSError):
+      socket.create_connection(("127.0.0.1", port), 1.0).close()
+      break
+    time.sleep(0.05)
+  else:
+    process.kill()
+    pytest.fail(f"the server did not start: {process.communicate()[1]}")
+  yield f"clock=http://127.0.0.1:{port}/mcp"
+  process.kill()
+  process.communicate()
+
+
+def test_a_server_over_http(http_server):
+  toolbox = _toolbox(mcp_servers=(http_server,))
+  add = toolbox["clock_add_Tool"]
+  assert set(add.spec.inputs["required"]) == {"a", "b"}
+  assert _execute(add, a=2, b=3).output == "5"
+  assert _execute(toolbox["clock_fail_Tool"]).error == Kind.EXECUTION
+  limits = tool_calls.ToolLimits(
+    timeout_s=1.0, retries=0, max_output_chars=1000, max_output_tokens=1000
+  )
+  started_s = time.monotonic()
+  cut = asyncio.run(
+    tool_calls.run_call(toolbox["clock_hang_Tool"], {}, limits, CONTEXT)
+  )
+  assert (cut.error, "within 1 s" in cut.output) == (Kind.TIMEOUT, True)
+  assert time.monotonic() - started_s < 60.0
+  # The session is as it was: others are answered, and it ends at once.
+  assert _execute(add, a=4, b=5).output == "9"
+  asyncio.run(toolbox.check())
+  asyncio.run(toolbox.aclose())
+  assert not [t for t in threading.enumerate() if t.name == "mcp-clock"]
   with pytest.raises(errors.ToolHostError, match="gone"):
     _execute(add, a=2, b=3)
 

@@ -52,9 +52,11 @@ prepare_environment() {
     return
   fi
   echo "installing into .venv (minutes; log: $log)" >&2
-  # ensurepip: does nothing unless making .venv was cut short.
+  # ensurepip: does nothing unless making .venv was cut short. Of what tests
+  # need, most is never imported; what is, is compiled then.
   if ! { .venv/bin/python -m ensurepip && .venv/bin/python -m pip install \
-    --disable-pip-version-check -e ".${extras:+[$extras]}"; } >"$log" 2>&1; then
+    --disable-pip-version-check ${extras:+--no-compile} \
+    -e ".${extras:+[$extras]}"; } >"$log" 2>&1; then
     tail -n 15 "$log" >&2
     echo "error: the installation failed; all of it is in $log" >&2
     return 1

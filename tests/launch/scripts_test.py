@@ -61,7 +61,10 @@ def _calls(repo) -> list[str]:
 
 
 def _install(extras: str) -> str:
-  return f"python -m pip install --disable-pip-version-check -e .{extras}"
+  compiles = "--no-compile " if extras else ""
+  return (
+    f"python -m pip install --disable-pip-version-check {compiles}-e .{extras}"
+  )
 
 
 def _train(seed: int, *more: str) -> str:

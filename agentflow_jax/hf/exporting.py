@@ -98,12 +98,16 @@ def export_checkpoint(
     exported = _rounded(params, param_dtype, donate)
     _write_weights(staging, arch, exported, param_dtype, max_shard_bytes)
     _verify_tensors(staging, arch, exported, param_dtype)
-    kept = [] if donate else [id(leaf) for leaf in jax.tree.leaves(params)]
-    owned = [x for x in jax.tree.leaves(exported) if id(x) not in kept]
-    _verify_logits(staging, arch, exported, owned)
+    _verify_logits(staging, arch, exported, _owned(exported, params, donate))
   logging.info(
     "exported %d parameters to %s", arch.parameter_count(), directory
   )
+
+
+def _owned(exported, params, donate: bool) -> list[jax.Array]:
+  """The exported arrays that nobody needs afterwards."""
+  kept = [] if donate else [id(leaf) for leaf in jax.tree.leaves(params)]
+  return [x for x in jax.tree.leaves(exported) if id(x) not in kept]
 
 
 def _write_config(staging, arch, param_dtype, tokenizer, generation) -> None:

@@ -27,6 +27,17 @@ _MAX_URL_CHARS = 2048
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# What Python's tables call global and is not the public web all the same.
+_NOT_PUBLIC = tuple(
+  map(
+    ipaddress.ip_network,
+    (
+      "168.63.129.16/32",  # Azure's WireServer: a cloud host's metadata
+      "192.88.99.0/24",  # relays of 6to4, into whatever network is near
+      "3fff::/20",  # for documentation; newer than Python 3.11
+    ),
+  )
+)
 _LOCAL_NAMES = ("localhost", "local", "internal", "home.arpa", "localdomain")
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -200,6 +211,8 @@ def is_public(address: _Address) -> bool:
 
   IPv6 addresses that carry an IPv4 address are as public as that one.
   """
+  if any(address in network for network in _NOT_PUBLIC):
+    return False
   if isinstance(address, ipaddress.IPv6Address):
     teredo = address.teredo
     embedded = [address.ipv4_mapped, address.sixtofour, *(teredo or ())]

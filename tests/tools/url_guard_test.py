@@ -46,6 +46,13 @@ REFUSED = [
   "http://224.0.0.1/",
   "http://240.0.0.1/",
   "http://255.255.255.255/",
+  "http://168.63.129.16/machine?comp=goalstate",
+  "http://[::ffff:168.63.129.16]/",
+  "http://[64:ff9b::168.63.129.16]/",
+  "http://[2002:a83f:8110::]/",
+  "http://192.88.99.1/",
+  "http://[3fff::1]/",
+  "http://[3fff:fff:ffff::1]/",
   "http://2130706433/",
   "http://0x7f000001/",
   "http://0x7f.0x0.0x0.0x1/",
@@ -149,6 +156,8 @@ def test_public_urls_are_read_in_one_spelling(url, canonical):
     ["::ffff:169.254.169.254"],
     [PUBLIC, "192.168.0.1"],  # one private among them is enough
     ["0.0.0.0"],
+    ["168.63.129.16"],
+    ["3fff::1"],
   ],
 )
 def test_names_with_a_private_address_are_refused(addresses):
@@ -233,5 +242,7 @@ def test_allowed_entries_are_host_and_port():
 
 def test_public_addresses_are_told_from_private_ones():
   public = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "2002:808:808::"]
+  # Neighbours of what is blocked.
+  public += ["168.63.129.15", "168.63.129.17", "192.88.98.1", "192.88.100.1"]
   for text in public:
     assert url_guard.is_public(ipaddress.ip_address(text)), text

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 import jax
 
 from agentflow_jax.assembly import agents as agents_lib
+from agentflow_jax.assembly import sandboxes
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import flows
 from agentflow_jax.engines import local
@@ -43,7 +44,11 @@ async def open_agents(
   """Compiles the samplers the config asks for and builds the agents on them.
 
   Everything is closed when the block ends.
+
+  Raises:
+    UserError: something that the tools need does not work.
   """
+  await sandboxes.check(config)
   by_name = {
     agents_lib.TRAINABLE: models.policy,
     agents_lib.FROZEN: models.frozen,

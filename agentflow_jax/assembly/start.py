@@ -8,6 +8,7 @@ import pathlib
 import jax
 
 from agentflow_jax.assembly import agents as agents_lib
+from agentflow_jax.assembly import sandboxes
 from agentflow_jax.assembly import world as world_lib
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import errors
@@ -121,8 +122,13 @@ async def _warm_start(
 
 
 async def collect_traces(world: world_lib.World) -> list[traces.Trace]:
-  """Random-strategy episodes over the train questions."""
+  """Random-strategy episodes over the train questions.
+
+  Raises:
+    UserError: something that the tools need does not work.
+  """
   config = world.config
+  await sandboxes.check(config)
   source = world.train_tasks
   indices = order.TaskOrder(
     len(source), seed=config.run.seed, batch_size=1

@@ -40,6 +40,7 @@ _SANDBOXES: Mapping[str, Callable[[sandbox.Limits], sandbox.Sandbox]] = {
   "bubblewrap": bubblewrap_sandbox.BubblewrapSandbox,
 }
 _INDEX_CACHE_S = float("inf")  # a saved index does not change
+_WIKI_CACHE_S = 86400.0  # articles behind an API do, though seldom
 _WEB_CACHE_S = 3600.0
 
 
@@ -102,12 +103,16 @@ def _python_coder(
   return python_coder.PythonCoder(
     resources.engine,
     resources.sampling,
-    _SANDBOXES[config.python_sandbox](
-      sandbox.Limits(
-        timeout_s=config.python_timeout_s, memory_mb=config.python_memory_mb
-      )
-    ),
+    _sandbox(config),
     max_output_chars=config.python_max_output_chars,
+  )
+
+
+def _sandbox(config: config_lib.ToolsConfig) -> sandbox.Sandbox:
+  return _SANDBOXES[config.python_sandbox](
+    sandbox.Limits(
+      timeout_s=config.python_timeout_s, memory_mb=config.python_memory_mb
+    )
   )
 
 
@@ -162,20 +167,47 @@ class Row:
   """How a tool is built, and for how long its answers may be given again.
 
   Only tools whose answer depends on nothing but the arguments have a cache;
-  one that asks an engine draws a new answer for every call.
+  one that asks an engine draws a new answer for every call. `sandboxed` tools
+  run what models wrote.
   """
 
   build: Callable[[config_lib.ToolsConfig, Resources], hosted.HostedTool]
-  cache_s: float = 0.0
+  cache_s: Callable[[config_lib.ToolsConfig], float] = lambda config: 0.0
+  sandboxed: bool = False
+
+
+def _wikipedia_cache_s(config: config_lib.ToolsConfig) -> float:
+  return _WIKI_CACHE_S if config.wikipedia_source == "api" else _INDEX_CACHE_S
 
 
 ROWS: Mapping[str, Row] = {
   "base_generator": Row(build=_base_generator),
-  "google_search": Row(build=_google_search, cache_s=_WEB_CACHE_S),
-  "python_coder": Row(build=_python_coder),
+  "google_search": Row(
+    build=_google_search, cache_s=lambda config: _WEB_CACHE_S
+  ),
+  "python_coder": Row(build=_python_coder, sandboxed=True),
   "web_search": Row(build=_web_search),
-  "wikipedia_search": Row(build=_wikipedia_search, cache_s=_INDEX_CACHE_S),
+  "wikipedia_search": Row(build=_wikipedia_search, cache_s=_wikipedia_cache_s),
 }
+
+
+async def check_sandbox(config: config_lib.ToolsConfig) -> None:
+  """Runs one program in the sandbox, if an enabled tool uses it.
+
+  A jail that is installed and does not work shows only when something runs
+  in it: a run that found out by its calls would mask them all.
+
+  Raises:
+    UserError: it does not work on this machine.
+  """
+  rows = (ROWS.get(name) for name in config.enabled)
+  if not any(row is not None and row.sandboxed for row in rows):
+    return
+  tried = _sandbox(config)
+  try:
+    await tried.check()
+  finally:
+    await tried.aclose()
 
 
 def build(config: config_lib.ToolsConfig, resources: Resources) -> Toolbox:
@@ -203,7 +235,9 @@ def _build_one(
 ) -> metered.MeteredTool:
   row = ROWS.get(name)
   if row is not None:
-    return metered.MeteredTool(row.build(config, resources), row.cache_s)
+    return metered.MeteredTool(
+      row.build(config, resources), row.cache_s(config)
+    )
   tool = user_tools.build(name)
   if tool is None:
     known = ", ".join(sorted({*ROWS, *user_tools.names()}))

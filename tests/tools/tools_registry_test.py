@@ -10,7 +10,8 @@ from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
 from agentflow_jax.core import messages as messages_lib
-from agentflow_jax.tools import bm25_index, registry
+from agentflow_jax.core import tool as tool_lib
+from agentflow_jax.tools import bm25_index, metered, registry
 
 CONTEXT = engine_lib.CallContext(role=messages_lib.ModuleRole.EXECUTOR)
 
@@ -104,6 +105,69 @@ def test_a_missing_index_stops_the_build(tmp_path):
   config = config_lib.ToolsConfig(search_index_dir=str(tmp_path / "nowhere"))
   with pytest.raises(errors.UserError, match="nowhere"):
     registry.build(config, _resources(tmp_path))
+
+
+@pytest.mark.parametrize(
+  ("name", "settings", "seconds"),
+  [
+    ("wikipedia_search", {}, float("inf")),
+    ("wikipedia_search", {"wikipedia_source": "api"}, 86400),
+    ("google_search", {"google_backend": "retrieve"}, 3600),
+    ("web_search", {}, 0),  # asks an engine
+    ("base_generator", {}, 0),
+    ("python_coder", {}, 0),
+  ],
+)
+def test_what_changes_is_not_answered_from_the_cache_for_ever(
+  tmp_path, monkeypatch, name, settings, seconds
+):
+  """A call is repeated just before and just after its answer is too old."""
+  config = config_lib.ToolsConfig(
+    enabled=(name,), google_url="http://127.0.0.1:9/", **settings
+  )
+  toolbox = registry.build(config, _resources(tmp_path))
+  (tool,) = toolbox.values()
+  asked, now_s = [], [1000.0]
+
+  async def execute(arguments, context):
+    asked.append(now_s[0])
+    return tool_lib.ToolResult(output="found")
+
+  monkeypatch.setattr(tool.tool, "execute", execute)
+  monkeypatch.setattr(metered.time, "monotonic", lambda: now_s[0])
+  times_s = [0.0, min(seconds, 1e9) - 1, min(seconds, 1e9) + 1]
+  for time_s in times_s:
+    now_s[0] = 1000.0 + time_s
+    asyncio.run(tool.execute({"query": "Laos"}, CONTEXT))
+  again = {0: 3, float("inf"): 1}.get(seconds, 2)
+  assert len(asked) == again
+  asyncio.run(toolbox.aclose())
+
+
+@pytest.mark.parametrize("enabled", ["python_coder", "base_generator"])
+def test_only_a_sandbox_that_is_used_is_tried(monkeypatch, enabled):
+  tried = []
+
+  class Sandbox:
+    def __init__(self, limits):
+      tried.append(limits.memory_mb)
+
+    async def check(self):
+      tried.append("check")
+      raise errors.UserError("it does not work")
+
+    async def aclose(self):
+      tried.append("closed")
+
+  monkeypatch.setattr(registry, "_SANDBOXES", {"monty": Sandbox})
+  config = config_lib.ToolsConfig(enabled=(enabled, "mine"), python_memory_mb=7)
+  if enabled == "python_coder":
+    with pytest.raises(errors.UserError, match="does not work"):
+      asyncio.run(registry.check_sandbox(config))
+    assert tried == [7, "check", "closed"]
+  else:
+    asyncio.run(registry.check_sandbox(config))
+    assert tried == []
 
 
 def test_every_spec_is_complete_and_names_do_not_collide(tmp_path):

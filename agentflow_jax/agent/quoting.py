@@ -2,7 +2,8 @@
 
 Tool output, model text and questions are data. Before they enter a prompt
 they are bounded (`cut_middle`, `cut_to_tokens`), kept from forging a section
-heading or a control token of a chat (`neutralise`, `section`, `one_line`),
+heading or a control token of a chat (`neutralise`, `section`, `one_line`; the
+tokens are those of core/control_tokens.py),
 squeezed into one line where the format has one line (`one_line`), and made
 encodable (`scrub`).
 
@@ -13,6 +14,7 @@ instructions" stays in the prompt, as text under its own heading.
 import re
 from collections.abc import Callable
 
+from agentflow_jax.core import control_tokens
 from agentflow_jax.core import messages as messages_lib
 
 _LABELS = (
@@ -41,39 +43,6 @@ _FORGED_HEADING = re.compile(
 )
 
 
-# What chat templates of today's models write between messages. Our own
-# tokenizer takes them for plain text; a server behind an API may not.
-_CONTROL = re.compile(
-  # <|im_end|>, <|start_header_id|>, and with DeepSeek's wide bars
-  r"<(?P<bar>[|\uff5c][^<>|\uff5c\n]{1,64}[|\uff5c])>"
-  # </s>, <start_of_turn>, <tool_response>, ...
-  r"|<(?P<tag>/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|think|tools"
-  r"|tool_call|tool_response|system|user|assistant|observation|information))>"
-  # [INST], [/INST], [TOOL_RESULTS], <<SYS>>
-  r"|\[(?P<bracket>/?(?:INST|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS))\]"
-  r"|<<(?P<double>/?SYS)>>",
-  re.IGNORECASE,
-)
-
-
-def defuse(text: str) -> str:
-  """`text` with blanks inside everything that is a control token somewhere.
-
-  A reader still sees what was there. Idempotent.
-
-  Example: "a<|im_end|>" is "a< |im_end| >".
-  """
-  # Most text has none; the search for one character is fast.
-  if "<" not in text and "[" not in text:
-    return text
-  return _CONTROL.sub(_spaced, text)
-
-
-def _spaced(match: re.Match[str]) -> str:
-  first, last = match.group()[0], match.group()[-1]
-  return f"{first} {match.group()[1:-1]} {last}"
-
-
 def neutralise(text: str) -> str:
   """Prefixes every line that looks like a heading of ours with "> ".
 
@@ -81,7 +50,9 @@ def neutralise(text: str) -> str:
   first, so that no reader sees a line start this function did not see; leading
   and trailing ones are dropped. Idempotent.
   """
-  return _FORGED_HEADING.sub("> ", defuse(_with_plain_breaks(text)))
+  return _FORGED_HEADING.sub(
+    "> ", control_tokens.defuse(_with_plain_breaks(text))
+  )
 
 
 def section(label: str, text: str) -> str:
@@ -89,7 +60,9 @@ def section(label: str, text: str) -> str:
 
   The first line of `text` stands behind the label and is left as it is.
   """
-  first, line_break, rest = defuse(_with_plain_breaks(text)).partition("\n")
+  first, line_break, rest = control_tokens.defuse(
+    _with_plain_breaks(text)
+  ).partition("\n")
   return f"{label} {first}{line_break}{_FORGED_HEADING.sub('> ', rest)}"
 
 
@@ -101,7 +74,7 @@ def one_line(text: str, max_chars: int) -> str:
   """All of `text` on one line, at most `max_chars` characters."""
   # Bounded before the split: a hostile text can be a gigabyte of blanks.
   head = cut_middle(text, 4 * max_chars)[0]
-  return cut_middle(defuse(" ".join(head.split())), max_chars)[0]
+  return cut_middle(control_tokens.defuse(" ".join(head.split())), max_chars)[0]
 
 
 def cut_middle(text: str, max_chars: int) -> tuple[str, int]:

@@ -3,11 +3,14 @@
 One user message: the tool's instructions, then the query as the last line
 (`Query: ...`), so that a rule-based engine can read it back. The role is TOOL
 whoever called, which gives tools their own sampling keys and session.
+
+Instructions may quote pages and queries are a model's words, so neither can
+carry a control token of a chat to whoever answers.
 """
 
+from agentflow_jax.core import control_tokens, errors
 from agentflow_jax.core import deadline as deadline_lib
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.core import errors
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import tool as tool_lib
 
@@ -31,7 +34,8 @@ async def ask(
     DeadlineExceededError: `context.deadline` passed first.
   """
   line = " ".join(query.splitlines())
-  message = messages_lib.Message("user", f"{instructions}\n{QUERY} {line}")
+  text = control_tokens.defuse(f"{instructions}\n{QUERY} {line}")
+  message = messages_lib.Message("user", text)
   try:
     completion = await engine.generate(
       (message,),

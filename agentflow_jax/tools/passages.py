@@ -7,8 +7,10 @@ compares vectors of an embedding endpoint and costs one request.
 
 import asyncio
 import collections
+import itertools
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,16 +21,25 @@ from agentflow_jax.tools import embeddings as embeddings_lib
 
 CHUNK_WORDS = 200
 OVERLAP_WORDS = 20
+# 200 words of prose are shorter. Scripts without spaces, and data, are not.
+CHUNK_CHARS = 2000
 # Ranked at most, so that a book costs no more than a long page.
 MAX_CHUNKS = 2000
 # Sent to an embedding endpoint at most.
 _MAX_EMBEDDED = 256
+# A longer word is cut, so that every passage has an end.
+_WORD = re.compile(r"\S{1,100}")
+# Neighbours share at most this part of a passage's characters.
+_OVERLAP_PART = 10
 
 
 def chunk(
   text: str, words: int = CHUNK_WORDS, overlap: int = OVERLAP_WORDS
 ) -> list[str]:
   """Passages of `words` words; neighbours share `overlap` words.
+
+  Fewer, where a passage would be longer than CHUNK_CHARS. At most MAX_CHUNKS;
+  what comes after them is not looked at.
 
   Args:
     text: any text; runs of whitespace become one space.
@@ -39,14 +50,39 @@ def chunk(
   """
   if not 0 <= overlap < words:
     raise ValueError(f"need 0 <= overlap < words, got {overlap=}, {words=}")
-  found = text.split()
-  step = words - overlap
-  starts = range(0, max(1, len(found) - overlap), step)
-  return [
-    " ".join(found[start : start + words])
-    for start in starts[:MAX_CHUNKS]
-    if found
-  ]
+  return list(
+    itertools.islice(_windows(_pieces(text), words, overlap), MAX_CHUNKS)
+  )
+
+
+def _pieces(text: str) -> Iterator[str]:
+  """Words, each behind a space unless it goes on with the one before."""
+  end = 0
+  # One at a time: all words of a page are many times larger than the page.
+  for match in _WORD.finditer(text):
+    goes_on = end and match.start() == end
+    yield match.group() if goes_on else f" {match.group()}"
+    end = match.end()
+
+
+def _windows(pieces: Iterator[str], words: int, overlap: int) -> Iterator[str]:
+  window: collections.deque[str] = collections.deque()
+  chars = fresh = 0  # `fresh` pieces are in no passage yet
+  for piece in pieces:
+    if len(window) == words or chars + len(piece) > CHUNK_CHARS:
+      yield _passage(window)
+      fresh = 0
+      while len(window) > overlap or chars * _OVERLAP_PART > CHUNK_CHARS:
+        chars -= len(window.popleft())
+    window.append(piece)
+    chars += len(piece)
+    fresh += 1
+  if fresh:
+    yield _passage(window)
+
+
+def _passage(window: Iterable[str]) -> str:
+  return "".join(window).lstrip(" ")
 
 
 class Ranker(Protocol):
@@ -80,11 +116,16 @@ class LexicalRanker:
 
 def lexical_order(query: str, passages: Sequence[str], top_k: int) -> list[int]:
   """The order of `LexicalRanker`."""
-  counts = [collections.Counter(bm25_index.words(text)) for text in passages]
-  lengths = [sum(count.values()) for count in counts]
+  terms = set(bm25_index.words(query))
+  counts, lengths = [], []
+  for text in passages:
+    found = bm25_index.words(text)
+    lengths.append(len(found))
+    # Of the query's words only: the others need not be kept.
+    counts.append(collections.Counter(w for w in found if w in terms))
   mean = sum(lengths) / len(lengths) if any(lengths) else 1.0
   scores = [0.0] * len(passages)
-  for term in sorted(set(bm25_index.words(query))):
+  for term in sorted(terms):
     holders = [index for index, count in enumerate(counts) if term in count]
     idf = math.log1p(
       (len(passages) - len(holders) + 0.5) / (len(holders) + 0.5)

@@ -11,7 +11,7 @@ chose the URL, and the web is what it is.
 import asyncio
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentflow_jax.core import engine as engine_lib
@@ -20,6 +20,9 @@ from agentflow_jax.tools import asking, fetching, readable, url_guard
 from agentflow_jax.tools import passages as passages_lib
 
 _TOP_K = 5
+# UTF-8 bytes of passages in a prompt: no script has more tokens than bytes,
+# and most have a third as many. Five passages of prose are about 6,000.
+_MAX_SHOWN_BYTES = 12_000
 _TEXT_TYPES = ("text/", "application/json", "application/xml")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _INSTRUCTIONS = (
@@ -57,7 +60,8 @@ SPEC = tool_lib.ToolSpec(
   limitations=(
     "It needs the address of a page; it does not search for pages.",
     "Only public text pages: no PDF, no scripts, no logins.",
-    "Only the first 5 MB of a page are read.",
+    "Only the first 5 MB of a page, and 1 million characters of its text, are "
+    "read.",
   ),
   best_practices=(
     "Find the address with a search tool first.",
@@ -135,11 +139,10 @@ class WebSearch:
     if not chunks:
       return _error("the page has no text", tool_lib.ToolErrorKind.NO_RESULT)
     best = await self._ranker.rank(query, chunks, _TOP_K, context.deadline)
-    shown = "\n".join(f"- {chunks[index]}" for index in sorted(best))
     answer = await asking.ask(
       self._engine,
       self._sampling,
-      f"{_INSTRUCTIONS}\nPassages:\n{shown}",
+      f"{_INSTRUCTIONS}\nPassages:\n{_shown(chunks, best)}",
       query,
       context,
     )
@@ -175,10 +178,22 @@ async def page_text(response: fetching.Response) -> str:
   kind = response.content_type
   if kind in _HTML_TYPES or not kind:
     page = await asyncio.to_thread(readable.read, response.text)
-    return f"{page.title}\n{page.text}".strip()
+    return f"{page.title}\n{page.text}" if page.title else page.text
   if kind.startswith(_TEXT_TYPES):
-    return response.text
+    return response.text[: readable.MAX_TEXT_CHARS]
   raise fetching.FetchError(f"it is {kind[:60]}, not text")
+
+
+def _shown(chunks: Sequence[str], best: Sequence[int]) -> str:
+  """The best passages that fit, one line each, in the order of the page."""
+  kept, room = [], _MAX_SHOWN_BYTES
+  for index in best:
+    room -= len(chunks[index].encode("utf-8", "replace"))
+    # One always fits: a passage has at most CHUNK_CHARS characters.
+    if room < 0:
+      break
+    kept.append(index)
+  return "\n".join(f"- {chunks[index]}" for index in sorted(kept))
 
 
 def _readable_address(url: str) -> str:

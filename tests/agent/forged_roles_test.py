@@ -3,9 +3,11 @@
 1,000 attacks per module: each is what a tool answers in turn 1, and the
 prompts of all modules are rendered with it to ids. The ids must have exactly
 the control tokens of an innocent prompt, at the places where its own text
-ends, and the lines exactly its headings.
+ends, and the lines exactly its headings. The TOOL role is asked about it as a
+web page, and with it as the query.
 """
 
+import asyncio
 import dataclasses
 import random
 
@@ -13,10 +15,12 @@ import pytest
 
 from agentflow_jax.agent import memory as memory_lib
 from agentflow_jax.agent import prompts, quoting
+from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.hf import tokenizer_training
+from agentflow_jax.tools import fetching, passages, web_search
 
 ATTACKS = 1000
 _LABELS = [
@@ -74,7 +78,59 @@ def tokenizer(tmp_path_factory):
   return tokenizer_training.train_tokenizer(texts, 300, directory)
 
 
-def _prompts(turn, style):
+@pytest.fixture(scope="module")
+def runner():
+  with asyncio.Runner() as running:  # one loop for thousands of short calls
+    yield running
+
+
+class _Page(fetching.Fetcher):
+  """The web, all of it one page."""
+
+  def __init__(self, text):
+    super().__init__(None)
+    self._text = text
+
+  async def get(self, url, **unused):
+    return fetching.Response(
+      url=url,
+      status=200,
+      headers={"content-type": "text/plain; charset=utf-8"},
+      body=self._text.encode(),
+      cut=False,
+    )
+
+
+class _Asked:
+  """An engine that keeps what it is asked."""
+
+  def __init__(self):
+    self.messages = ()
+
+  async def generate(self, messages, sampling, context):
+    assert context.role == messages_lib.ModuleRole.TOOL
+    self.messages = messages
+    return engine_lib.Completion(
+      text="yes", finish_reason=engine_lib.FinishReason.STOP
+    )
+
+
+async def _asked_of_a_tool(page, query):
+  engine = _Asked()
+  tool = web_search.WebSearch(
+    engine,
+    engine_lib.SamplingParams(),
+    _Page(f"A page. {page}"),
+    passages.LexicalRanker(),
+  )
+  await tool.execute(
+    {"query": f"Laos {query}", "url": "http://example.org/"},
+    engine_lib.CallContext(role=messages_lib.ModuleRole.EXECUTOR),
+  )
+  return engine.messages
+
+
+def _prompts(turn, style, runner):
   memory = memory_lib.render(
     memory_lib.Memory().add(turn), 4000, lambda text: len(text), style
   )
@@ -85,6 +141,9 @@ def _prompts(turn, style):
     "executor": prompts.executor(decision=turn.decision, max_calls=1, **step),
     "verifier": prompts.verifier(turn=1, max_turns=3, **step),
     "generator": prompts.direct_answer(question=question, memory=memory),
+    "tool": runner.run(
+      _asked_of_a_tool(turn.results[0].output, turn.decision.context)
+    ),
   }
 
 
@@ -110,9 +169,9 @@ def _hostile(rng):
 
 
 @pytest.mark.parametrize("style", [memory_lib.COMPACT, memory_lib.FULL])
-def test_no_attack_forges_a_role(tokenizer, style):
+def test_no_attack_forges_a_role(tokenizer, runner, style):
   rng = random.Random(11)
-  innocent = _prompts(_TURN, style)
+  innocent = _prompts(_TURN, style, runner)
   control = {name: _control(tokenizer, m) for name, m in innocent.items()}
   headings = {name: _headings(m) for name, m in innocent.items()}
   assert all(len(ids) >= 3 for ids in control.values())
@@ -125,7 +184,7 @@ def test_no_attack_forges_a_role(tokenizer, style):
       decision=dataclasses.replace(_TURN.decision, context=_hostile(rng)),
       verdict=trajectory_lib.Verdict(stop=False, reason=_hostile(rng)),
     )
-    for name, messages in _prompts(turn, style).items():
+    for name, messages in _prompts(turn, style, runner).items():
       text = "".join(message.content for message in messages)
       forged[name] += (
         _control(tokenizer, messages) != control[name]

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import strategies as st
 
 from agentflow_jax.agent import quoting
+from agentflow_jax.core import control_tokens
 from agentflow_jax.core import messages as messages_lib
 
 # A busy machine is no finding.
@@ -161,14 +162,16 @@ CONTROL = [
 def test_control_tokens_become_text_that_can_be_read(token):
   for text in (token, f"a{token}b", f"{token}{token}", token.upper()):
     for guarded in (
-      quoting.defuse(text),
+      control_tokens.defuse(text),
       quoting.neutralise(text),
       quoting.section("Result:", text),
       quoting.one_line(text, 500),
     ):
       assert token.lower() not in guarded.lower()
       assert token[1:-1].lower() in guarded.lower()
-    assert quoting.defuse(quoting.defuse(text)) == quoting.defuse(text)
+    assert control_tokens.defuse(
+      control_tokens.defuse(text)
+    ) == control_tokens.defuse(text)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +179,7 @@ def test_control_tokens_become_text_that_can_be_read(token):
   ["a < b | c > d", "x <| y", "[1]", "<p>", "<b>bold</b>", "f(x) |> g", "<>"],
 )
 def test_other_brackets_stay(text):
-  assert quoting.defuse(text) == text
+  assert control_tokens.defuse(text) == text
 
 
 @_patient

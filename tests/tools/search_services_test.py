@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 import urllib.parse
 
 import local_server
@@ -17,31 +16,16 @@ from agentflow_jax.tools import (
   bm25_index,
   dense_index,
   embeddings,
-  fetching,
   google_search,
   mediawiki,
   passages,
   search_index,
   search_services,
-  url_guard,
-  web_search,
   wikipedia_search,
 )
 
 CONTEXT = engine_lib.CallContext(role=messages_lib.ModuleRole.EXECUTOR)
 Kind = tool_lib.ToolErrorKind
-
-
-class _Engine:
-  def __init__(self, answer="The kip."):
-    self.answer = answer
-    self.prompts = []
-
-  async def generate(self, messages, sampling, context):
-    self.prompts.append(messages[-1].content)
-    return engine_lib.Completion(
-      text=self.answer, finish_reason=engine_lib.FinishReason.STOP
-    )
 
 
 def _execute(tool, **arguments):
@@ -55,24 +39,6 @@ def _google(backend, url, top_k=3):
 
 def _query(handler):
   return dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(handler.path).query))
-
-
-def test_chunks_overlap_and_lose_nothing():
-  assert passages.chunk("a b c d", words=3, overlap=1) == ["a b c", "c d"]
-  assert passages.chunk(" ") == []
-  text = " ".join(map(str, range(1000)))
-  chunks = passages.chunk(text)
-  assert {w for c in chunks for w in c.split()} == set(text.split())
-  assert all(len(c.split()) <= passages.CHUNK_WORDS for c in chunks)
-  assert chunks[0].split()[-20:] == chunks[1].split()[:20]
-  with pytest.raises(ValueError, match="overlap"):
-    passages.chunk("a", words=3, overlap=3)
-
-
-def test_the_lexical_order_puts_shared_words_first():
-  texts = ["nothing here", "the kip of Laos", "the capital", "Laos"]
-  assert passages.lexical_order("kip in Laos", texts, 2) == [1, 3]
-  assert passages.lexical_order("?", texts, 9) == [0, 1, 2, 3]
 
 
 def _wiki(handler):
@@ -270,68 +236,3 @@ def test_a_dense_index_is_searched_with_the_endpoint(tmp_path):
   path.write_bytes(path.read_bytes()[:-1] + b"x")
   with pytest.raises(errors.UserError, match="damaged"):
     search_index.open_index(tmp_path / "index", embedder)
-
-
-def _web(server, engine, timeout_s=30.0):
-  return web_search.WebSearch(
-    engine,
-    engine_lib.SamplingParams(),
-    fetching.Fetcher(url_guard.Guard([server.authority]), timeout_s=timeout_s),
-    passages.LexicalRanker(),
-  )
-
-
-def test_a_page_is_read_ranked_and_answered_from():
-  filler = "<p>" + "Rivers and hills. " * 400
-  page = f"<title>Laos</title>{filler}<p>The currency is the kip.{filler}"
-  with local_server.serving(lambda h: h.send(page.encode())) as server:
-    engine = _Engine()
-    result = _execute(
-      _web(server, engine), query="Which currency?", url=server.url + "/laos"
-    )
-    assert result.output == f"The kip.\nSource: {server.url}/laos"
-    (prompt,) = engine.prompts
-    assert "The currency is the kip." in prompt
-    assert prompt.splitlines()[-1] == "Query: Which currency?"
-    assert len(prompt.split()) < 5 * 200 + 100
-
-
-@pytest.mark.parametrize(
-  ("answer", "kind"),
-  [
-    (lambda h: h.send(b"gone", 404), Kind.NO_RESULT),
-    (lambda h: h.send(b"", 500), Kind.NO_RESULT),
-    (lambda h: h.send(b"%PDF", kind="application/pdf"), Kind.NO_RESULT),
-    (lambda h: h.send(b"<script>only()</script>"), Kind.NO_RESULT),
-    (lambda h: time.sleep(2), Kind.NO_RESULT),
-    (lambda h: h.send(b"", 302, location="http://10.0.0.1/"),
-     Kind.INVALID_ARGUMENTS),
-  ],
-)  # fmt: skip
-def test_pages_that_can_not_be_read_are_results(answer, kind):
-  with local_server.serving(answer) as server:
-    engine = _Engine()
-    result = _execute(_web(server, engine, 1.0), query="q", url=server.url)
-    assert result.error == kind
-    assert engine.prompts == []
-
-
-def test_private_pages_are_refused_and_arguments_checked():
-  with local_server.serving(lambda h: h.send(b"secret")) as server:
-    tool = web_search.WebSearch(
-      _Engine(),
-      engine_lib.SamplingParams(),
-      fetching.Fetcher(url_guard.Guard()),
-      passages.LexicalRanker(),
-    )
-    for arguments in (
-      {"query": "q", "url": server.url},
-      {"query": "q", "url": "file:///etc/passwd"},
-      {"query": "q"},
-      {"query": " ", "url": "http://example.org"},
-      {"query": 1, "url": 2},
-    ):
-      result = _execute(tool, **arguments)
-      assert result.error == Kind.INVALID_ARGUMENTS, arguments
-    assert server.requests == []
-    asyncio.run(tool.check())

@@ -1,4 +1,4 @@
-"""No sandbox, no run: tried before anything slow is loaded or compiled."""
+"""No sandbox, no run: tried before samplers compile and before a warm start."""
 
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.rollout import replay

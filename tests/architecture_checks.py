@@ -55,6 +55,8 @@ BROAD_HANDLERS = {
   "agentflow_jax/hf/tokenizer.py": "_backend",
   # The MCP SDK reports a server it can not use as almost anything.
   "agentflow_jax/tools/mcp_tools.py": "_hold",
+  # The health check calls a user's function.
+  "agentflow_jax/tools/user_tools.py": "check",
   # Whatever a user's function raised is raised where it is waited for.
   "agentflow_jax/tools/call_threads.py": "_call",
 }

@@ -23,7 +23,13 @@ from agentflow_jax.core import deadline as deadline_lib
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors, flows, providers
 from agentflow_jax.core import messages as messages_lib
-from agentflow_jax.tools import asking, embeddings, registry, search_services
+from agentflow_jax.tools import (
+  asking,
+  embeddings,
+  registry,
+  search_services,
+  user_tools,
+)
 
 _MIN_MEMORY_GB = 2.0
 _CHECK_S = 60.0
@@ -157,7 +163,10 @@ async def _engines_and_tools(
       if name in _MODELS:
         detail = "a model of the run, loaded when it starts"
         yield Finding(what=f"engine {name}", ok=True, detail=detail)
-      elif name != providers.SCRIPTED:
+      elif name == providers.SCRIPTED:
+        detail = "rules of this package, nothing to reach"
+        yield Finding(what=f"engine {name}", ok=True, detail=detail)
+      else:
         call = asking.check_engine(*engines.for_role(role))
         yield await _live(f"engine {name}", call)
     with tempfile.TemporaryDirectory() as scratch:
@@ -168,9 +177,9 @@ async def _engines_and_tools(
 async def _tools(
   config: config_lib.Config, engines: agents_lib.Engines, scratch: pathlib.Path
 ) -> AsyncIterator[Finding]:
-  note = ""
+  stand_in = ""
   if config.engines.tool in _MODELS:
-    note = f" (a stand-in answered for {config.engines.tool})"
+    stand_in = f" (a stand-in answered for {config.engines.tool})"
   servers = [(entry,) for entry in config.tools.mcp_servers]
   for name in (*config.tools.enabled, *servers):
     # One at a time, so that one that can not be built hides no other.
@@ -195,7 +204,11 @@ async def _tools(
       yield Finding(what=f"tool {label}", ok=False, detail=str(error))
       continue
     async with contextlib.aclosing(toolbox):
-      yield await _live(f"tool {label}", toolbox.check(), note)
+      found = await _live(f"tool {label}", toolbox.check(), stand_in)
+    if found.ok and user_tools.lacks_example(label):
+      detail = "loaded, not called: @tool(example={...}) names arguments"
+      found = dataclasses.replace(found, detail=detail)
+    yield found
 
 
 async def _live(what: str, call: Awaitable[None], note: str = "") -> Finding:

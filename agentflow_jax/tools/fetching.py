@@ -11,8 +11,10 @@ service the user has configured (a retriever on loopback, an API) use
 """
 
 import asyncio
+import codecs
 import dataclasses
 import json
+import re
 import ssl
 import urllib.parse
 import zlib
@@ -31,6 +33,13 @@ _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 _AGENT = "agentflow_jax (research agent; one page at a time)"
 _PIECE_BYTES = 1 << 16
+# What pages are written in. Python knows more: punycode takes quadratic time,
+# unicode_escape makes texts that can not be encoded.
+_CHARSETS = re.compile(
+  r"ascii|utf-(8|16|32)([-_](le|be|sig))?|iso8859-\d+|cp\d+|mac-.*|koi8-[ru]"
+  r"|shift_jis|euc_(jp|kr)|iso2022_(jp|kr)|gb2312|gbk|gb18030|hz|big5(hkscs)?"
+  r"|tis-620"
+)
 
 
 class FetchError(errors.AgentFlowError):
@@ -68,9 +77,12 @@ class Response:
     _, _, charset = self.headers.get("content-type", "").partition("charset=")
     charset = charset.partition(";")[0].strip("\"' \t") or "utf-8"
     try:
-      return self.body.decode(charset, "replace")
-    except (LookupError, UnicodeError):  # it names no charset, or no text one
-      return self.body.decode("utf-8", "replace")
+      known = codecs.lookup(charset).name
+    except (LookupError, UnicodeError):
+      known = ""
+    if not _CHARSETS.fullmatch(known):
+      known = "utf-8"
+    return self.body.decode(known, "replace")
 
   def json(self) -> Any:
     """The body as JSON.

@@ -7,7 +7,8 @@ one loop, as the SDK wants it, so the tools work from any event loop.
 
 A server is a program or service of the user's choice and is trusted as such;
 what it returns is not: it is text, cut and neutralised like any tool output. A
-server process gets no environment but PATH and HOME.
+server process gets no environment but PATH and HOME. A service gets what is in
+MCP_NAME_TOKEN (NAME in capitals), if anything, as a bearer token.
 
 Needs the extra: pip install "agentflow_jax[mcp]".
 """
@@ -20,7 +21,7 @@ import re
 import shlex
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
 from agentflow_jax.core import engine as engine_lib
@@ -137,9 +138,7 @@ class McpServer:
 
   def _transport(self) -> Any:
     if self._where.startswith(("http://", "https://")):
-      from mcp.client import streamable_http
-
-      return streamable_http.streamable_http_client(self._where)
+      return self._http_transport()
     command, *arguments = shlex.split(self._where)
     return self._mcp.stdio_client(
       self._mcp.StdioServerParameters(
@@ -152,6 +151,29 @@ class McpServer:
         },
       )
     )
+
+  @contextlib.asynccontextmanager
+  async def _http_transport(self) -> AsyncIterator[Any]:
+    from mcp.client import streamable_http
+    from mcp.shared import _httpx_utils  # the SDK's own limits, and our header
+
+    token = os.environ.get(token_variable(self.name), "")
+    async with contextlib.AsyncExitStack() as stack:
+      client = None
+      if token:
+        client = await stack.enter_async_context(
+          _httpx_utils.create_mcp_http_client(
+            headers={"Authorization": f"Bearer {token}"}
+          )
+        )
+      yield await stack.enter_async_context(
+        streamable_http.streamable_http_client(self._where, http_client=client)
+      )
+
+
+def token_variable(server: str) -> str:
+  """Where the key of a server behind HTTP is: MCP_CLOCK_TOKEN for "clock"."""
+  return f"MCP_{_NAME.sub('_', server).upper()}_TOKEN"
 
 
 class McpTool:

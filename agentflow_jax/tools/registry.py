@@ -141,11 +141,13 @@ def _google_search(
 def _web_search(
   config: config_lib.ToolsConfig, resources: Resources
 ) -> hosted.HostedTool:
+  hosts = config.web_allowed_hosts
   return web_search.WebSearch(
     resources.engine,
     resources.sampling,
-    fetching.Fetcher(url_guard.Guard(config.web_allowed_hosts)),
+    fetching.Fetcher(url_guard.Guard(hosts)),
     _ranker(config),
+    **({"check_url": f"http://{hosts[0]}/"} if hosts else {}),
   )
 
 

@@ -24,6 +24,7 @@ import pydantic
 
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
+from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.tools import call_threads, hosted
 
@@ -38,13 +39,24 @@ class UserTool:
   Example: `UserTool(word_count).spec.inputs["required"]` is `["text"]`.
   """
 
-  def __init__(self, function: Callable[..., Any], **metadata: Any):
+  def __init__(
+    self,
+    function: Callable[..., Any],
+    example: Mapping[str, Any] | None = None,
+    **metadata: Any,
+  ):
     """Reads the function; `metadata` replaces fields of the spec.
+
+    Args:
+      function: as `tool` takes it.
+      example: arguments that the health check calls it with.
+      **metadata: as `tool` takes it.
 
     Raises:
       UserError: it has no docstring, or a parameter without a type.
     """
     self._function = function
+    self.example = example
     self._arguments = _arguments_model(function)
     self._names = tuple(self._arguments.model_fields)
     schema = self._arguments.model_json_schema()
@@ -102,33 +114,53 @@ class UserTool:
     )
 
   async def check(self) -> None:
-    """Nothing is called: what a user's function does is not known here."""
+    """Calls the function with its example; without one nothing is called.
+
+    Raises:
+      ToolHostError: it does not take its own example, or fails on it.
+    """
+    if self.example is None:
+      return
+    context = engine_lib.CallContext(role=messages_lib.ModuleRole.TOOL)
+    try:
+      result = await self.execute(self.example, context)
+    except errors.InfrastructureError:
+      raise
+    except Exception as error:  # noqa: BLE001 whatever the function raises
+      raise errors.ToolHostError(
+        f"its example raised {type(error).__name__}: {error}"
+      ) from error
+    if result.error is not None:
+      raise errors.ToolHostError(f"its example is refused: {result.output}")
 
   async def aclose(self) -> None:
     """Nothing to release."""
 
 
 def tool(
-  function: Callable[..., Any] | None = None, **metadata: Any
+  function: Callable[..., Any] | None = None,
+  example: Mapping[str, Any] | None = None,
+  **metadata: Any,
 ) -> Callable[..., Any]:
   """Makes a function a tool that `tools.enabled` can name.
 
   Args:
     function: with a docstring and a type for every parameter.
+    example: arguments that launch/doctor.py may call it with.
     **metadata: fields of ToolSpec to set, such as `limitations`.
 
   Returns:
     The function itself, unchanged.
 
   Example:
-    @tool(limitations=("English only.",))
+    @tool(example={"text": "two words"}, limitations=("English only.",))
     def word_count(text: str) -> int:
       "Counts the words of a text."
       return len(text.split())
   """
 
   def register(function: Callable[..., Any]) -> Callable[..., Any]:
-    _decorated[function.__name__] = UserTool(function, **metadata)
+    _decorated[function.__name__] = UserTool(function, example, **metadata)
     return function
 
   return register if function is None else register(function)
@@ -147,6 +179,11 @@ def load(modules: Sequence[str]) -> None:
       raise errors.UserError(
         f"tools.user_modules: {name!r} can not be imported: {error}"
       ) from error
+
+
+def lacks_example(name: str) -> bool:
+  """Whether this is a decorated function that `check` can not call."""
+  return name in _decorated and _decorated[name].example is None
 
 
 def names() -> list[str]:

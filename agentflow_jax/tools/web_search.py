@@ -14,12 +14,15 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agentflow_jax.core import deadline as deadline_lib
 from agentflow_jax.core import engine as engine_lib
+from agentflow_jax.core import errors
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.tools import asking, fetching, readable, url_guard
 from agentflow_jax.tools import passages as passages_lib
 
 _TOP_K = 5
+_CHECK_S = 30.0
 # UTF-8 bytes of passages in a prompt: no script has more tokens than bytes,
 # and most have a third as many. Five passages of prose are about 6,000.
 _MAX_SHOWN_BYTES = 12_000
@@ -83,7 +86,10 @@ class WebSearch:
     sampling: engine_lib.SamplingParams,
     fetcher: fetching.Fetcher,
     ranker: passages_lib.Ranker,
+    check_url: str = "https://www.wikipedia.org/",
   ):
+    """`check_url` is a page that the health check reads."""
+    self._check_url = check_url
     self._engine = engine
     self._sampling = sampling
     self._fetcher = fetcher
@@ -155,12 +161,18 @@ class WebSearch:
     )
 
   async def check(self) -> None:
-    """Asks the engine; there is no page that a check could rely on.
+    """Fetches a page, whatever its status, and asks the engine.
 
     Raises:
+      ToolHostError: no page can be fetched from here.
       EngineError: the engine does not answer.
       DeadlineExceededError: not within a minute.
     """
+    deadline = deadline_lib.Deadline.after(_CHECK_S)
+    try:
+      await self._fetcher.get(self._check_url, deadline=deadline)
+    except (url_guard.RefusedUrlError, fetching.FetchError) as error:
+      raise errors.ToolHostError(f"{self._check_url}: {error}") from error
     await asking.check_engine(self._engine, self._sampling)
 
   async def aclose(self) -> None:

@@ -8,6 +8,7 @@ import sys
 
 from agentflow_jax.assembly import doctor
 from agentflow_jax.core import config as config_lib
+from agentflow_jax.tools import user_tools
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -25,6 +26,7 @@ def test_everything_of_a_config_is_tried():
   config.engines.executor = config.engines.tool = "scripted:worldfacts"
   found = _findings(config)
   assert all(finding.ok for finding in found.values()), found
+  assert "rules" in found["engine scripted:worldfacts"].detail
   assert {"python", "jax", "memory", "tool python_coder"} <= found.keys()
   assert "ms" in found["tool wikipedia_search"].detail
   assert all("\n" not in str(finding) for finding in found.values())
@@ -40,6 +42,33 @@ def test_failures_are_findings_and_hide_nothing(monkeypatch):
   assert found["tool python_coder"].ok
   assert "stand-in" in found["tool python_coder"].detail
   assert not found["key GOOGLE_API_KEY"].ok
+
+
+def test_a_tool_of_the_users_is_called_if_it_has_an_example(monkeypatch):
+  monkeypatch.setattr(user_tools, "_decorated", {})
+
+  @user_tools.tool(example={"text": "a b"})
+  def counted(text: str) -> int:
+    """Counts words."""
+    return len(text.split())
+
+  @user_tools.tool
+  def silent(text: str) -> int:
+    """Counts words."""
+    return len(text.split())
+
+  @user_tools.tool(example={"text": 3})
+  def wrong(text: str) -> int:
+    """Counts words."""
+    return len(text.split())
+
+  config = config_lib.Config()
+  config.tools.enabled = ("counted", "silent", "wrong")
+  found = _findings(config)
+  assert "answered in" in found["tool counted"].detail
+  assert found["tool silent"].ok
+  assert "not called" in found["tool silent"].detail
+  assert not found["tool wrong"].ok
 
 
 def test_keys_are_present_or_missing_and_never_shown(monkeypatch):

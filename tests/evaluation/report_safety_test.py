@@ -110,7 +110,7 @@ def test_script_finds_what_it_reads(page):
   figures = [
     f for f in page.find_all("figure") if any(f.find_all("div", "plot"))
   ]
-  assert len(plots) == len(figures) == 21
+  assert len(plots) == len(figures) == 22
   for figure in figures:
     rows = figure.find("table", "values").find("tbody").find_all("tr")
     places = [float(row.attributes["data-x"]) for row in rows]

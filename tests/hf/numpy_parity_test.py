@@ -177,7 +177,7 @@ def _write(directory, config, tensors):
   tensor_file.write_file(
     directory / "model.safetensors",
     [
-      tensor_file.PendingTensor(name, t.shape, lambda t=t: t)
+      tensor_file.PendingTensor(name, t.shape, lambda t=t: [t])
       for name, t in tensors.items()
     ],
     np.dtype(np.float32),

@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 
+import local_server
 import pytest
 
 from agentflow_jax.agent import tool_calls
@@ -84,6 +85,29 @@ def test_wrong_arguments_and_value_errors_are_the_models():
     Kind.EXECUTION,
     "at_least must not be negative",
   )
+
+
+def test_the_check_calls_a_function_with_its_example():
+  called = []
+
+  def half(number: int) -> int:
+    """Half of an even number."""
+    called.append(number)
+    if number % 2:
+      raise ValueError("it is odd")
+    return 10 // (number // 2)
+
+  asyncio.run(user_tools.UserTool(half).check())
+  assert called == []
+  asyncio.run(user_tools.UserTool(half, example={"number": 4}).check())
+  assert called == [4]
+  for example, words in (
+    ({"number": 3}, "refused: it is odd"),
+    ({"numbr": 3}, "refused: number"),
+    ({"number": 0}, "raised ZeroDivisionError"),
+  ):
+    with pytest.raises(errors.ToolHostError, match=words):
+      asyncio.run(user_tools.UserTool(half, example=example).check())
 
 
 def test_functions_that_say_too_little_are_refused():
@@ -247,6 +271,23 @@ def test_a_server_over_http(http_server):
   assert not [t for t in threading.enumerate() if t.name == "mcp-clock"]
   with pytest.raises(errors.ToolHostError, match="gone"):
     _execute(add, a=2, b=3)
+
+
+def test_a_server_over_http_is_sent_its_key(monkeypatch):
+  pytest.importorskip("mcp")
+  monkeypatch.setenv("MCP_MY_CLOCK_TOKEN", "canary")
+  sent = []
+
+  def refuse(handler):
+    sent.append(handler.headers.get("Authorization"))
+    handler.send(b"no", status=401)
+
+  with local_server.serving(refuse) as server:
+    for name in ("my-clock", "other"):
+      with pytest.raises(errors.UserError, match=name) as refused:
+        _toolbox(mcp_servers=(f"{name}={server.url}/mcp",))
+      assert "canary" not in str(refused.value)
+  assert {sent[0], sent[-1]} == {"Bearer canary", None}
 
 
 def test_a_server_that_dies_is_a_host_error(stdio_server):

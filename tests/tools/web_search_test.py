@@ -7,6 +7,7 @@ import local_server
 import pytest
 
 from agentflow_jax.core import engine as engine_lib
+from agentflow_jax.core import errors
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.tools import fetching, passages, url_guard, web_search
@@ -31,12 +32,13 @@ def _execute(tool, **arguments):
   return asyncio.run(tool.execute(arguments, CONTEXT))
 
 
-def _web(server, engine, timeout_s=30.0):
+def _web(server, engine, timeout_s=30.0, **options):
   return web_search.WebSearch(
     engine,
     engine_lib.SamplingParams(),
     fetching.Fetcher(url_guard.Guard([server.authority]), timeout_s=timeout_s),
     passages.LexicalRanker(),
+    **options,
   )
 
 
@@ -118,4 +120,16 @@ def test_private_pages_are_refused_and_arguments_checked():
       result = _execute(tool, **arguments)
       assert result.error == Kind.INVALID_ARGUMENTS, arguments
     assert server.requests == []
+
+
+def test_the_check_fetches_a_page_and_asks_the_engine():
+  with local_server.serving(lambda h: h.send(b"x")) as server:
+    engine = _Engine()
+    tool = _web(server, engine, check_url=server.url)
     asyncio.run(tool.check())
+    assert len(server.requests) == len(engine.prompts) == 1
+    # This address is not allowed, as if the network were cut off.
+    tool = _web(server, engine, check_url="http://127.0.0.1:9/")
+    with pytest.raises(errors.ToolHostError, match="127.0.0.1:9"):
+      asyncio.run(tool.check())
+    assert len(engine.prompts) == 1

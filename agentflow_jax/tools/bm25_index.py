@@ -29,7 +29,7 @@ import pathlib
 import re
 import threading
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 import numpy as np
@@ -49,6 +49,7 @@ _ADVICE = (
   "build it with agentflow_jax.tools.bm25_index.build, or point "
   "tools.search_index_dir at one"
 )
+_BLOCK_PASSAGES = 1 << 16  # whose words are sorted at once
 _WORD = re.compile(r"[^\W_]+")
 
 _PASSAGES = "passages.jsonl"
@@ -137,15 +138,15 @@ def build(
 def _count(
   passages_N: Sequence[Passage],
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-  """Terms, the term of every word (int64 [W]), words per passage."""
+  """Terms, the term of every word (int32 [W]), words per passage."""
   index: dict[str, int] = {}
-  term_W = array.array("q")
+  term_W = array.array("i")
   lengths = array.array("q")
   for passage in passages_N:
     text = words(passage.title) * TITLE_WEIGHT + words(passage.text)
     term_W.extend([index.setdefault(word, len(index)) for word in text])
     lengths.append(len(text))
-  return list(index), np.array(term_W), np.array(lengths)
+  return list(index), np.frombuffer(term_W, np.int32), np.array(lengths)
 
 
 def _score(
@@ -153,21 +154,51 @@ def _score(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Posting starts, passages and BM25 scores, by term, then by passage."""
   passages = len(length_N)
-  passage_W = np.repeat(np.arange(passages), length_N)
-  pair_P, frequency_P = np.unique(
-    term_W * passages + passage_W, return_counts=True
-  )
-  term_P, posting_P = np.divmod(pair_P, passages)
-  passages_with_V = np.bincount(term_P, minlength=terms)
+  blocks = list(_counted(term_W, length_N))
+  passages_with_V = np.zeros(terms, np.int64)
+  for term_P, _, _ in blocks:
+    passages_with_V += np.bincount(term_P, minlength=terms)
   idf_V = np.log1p((passages - passages_with_V + 0.5) / (passages_with_V + 0.5))
   damping_N = K1 * (1 - B + B * length_N / length_N.mean())
-  scores_P = idf_V[term_P] * frequency_P / (frequency_P + damping_N[posting_P])
   starts_V = np.concatenate([[0], np.cumsum(passages_with_V)])
-  return (
-    starts_V.astype(np.int64),
-    posting_P.astype(np.int32),
-    scores_P.astype(np.float32),
-  )
+  postings_P = np.empty(starts_V[-1], np.int32)
+  scores_P = np.empty(starts_V[-1], np.float32)
+  free_V = starts_V[:-1].copy()  # where a term's next posting goes
+  for term_P, posting_P, frequency_P in blocks:
+    here_V = np.bincount(term_P, minlength=terms)
+    first_V = np.cumsum(here_V) - here_V
+    place_P = (free_V - first_V)[term_P] + np.arange(len(term_P))
+    postings_P[place_P] = posting_P
+    scores_P[place_P] = (
+      idf_V[term_P] * frequency_P / (frequency_P + damping_N[posting_P])
+    )
+    free_V += here_V
+  return starts_V.astype(np.int64), postings_P, scores_P
+
+
+def _counted(
+  term_W: np.ndarray, length_N: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+  """Term, passage and frequency of every posting (int32), block by block.
+
+  Blocks of passages, because to sort all words at once takes ten times their
+  memory; within a block by term, then by passage.
+  """
+  end_N = np.cumsum(length_N)
+  for first in range(0, len(length_N), _BLOCK_PASSAGES):
+    lengths = length_N[first : first + _BLOCK_PASSAGES]
+    last = first + len(lengths)
+    terms = term_W[end_N[first] - length_N[first] : end_N[last - 1]]
+    passage = np.repeat(np.arange(len(lengths)), lengths)
+    pair_P, frequency_P = np.unique(
+      terms.astype(np.int64) * len(lengths) + passage, return_counts=True
+    )
+    term_P, posting_P = np.divmod(pair_P, len(lengths))
+    yield (
+      term_P.astype(np.int32),
+      (posting_P + first).astype(np.int32),
+      frequency_P.astype(np.int32),
+    )
 
 
 def _write_passages(

@@ -21,8 +21,6 @@ others are answered 429. What a request leaves out is as in the section sampler.
 """
 
 import asyncio
-import ipaddress
-import os
 import pathlib
 import signal
 import socket
@@ -32,8 +30,9 @@ from absl import flags
 from agentflow_jax.assembly import api_connection, chat_server
 from agentflow_jax.assembly import solver as solver_lib
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import config_validation, errors
+from agentflow_jax.core import config_validation
 from agentflow_jax.core import engine as engine_lib
+from agentflow_jax.tools import serving
 from agentflow_jax.training import cli, compile_cache
 from agentflow_jax.training import run_dir as run_dir_lib
 
@@ -62,8 +61,13 @@ _CONFIG = cli.define_config_flag()
 
 def main(argv: list[str]) -> None:
   del argv
-  token = _token()
-  api_connection.import_httptools()
+  token = serving.token(
+    chat_server.TOKEN_VARIABLE,
+    host=_HOST.value,
+    without=_NO_TOKEN.value,
+    what="the model",
+  )
+  serving.import_httptools()
   config = _chosen_config()
   config_validation.validate(config, training=False)
   run = solver_lib.find_run(_CHECKPOINT.value)
@@ -72,28 +76,9 @@ def main(argv: list[str]) -> None:
     or (run.parent if run else solver_lib.cache_dir()) / "compile_cache"
   )
   name = _NAME.value or pathlib.Path(_CHECKPOINT.value).absolute().name
-  with _listen(_HOST.value, _PORT.value) as sock:
+  # Before the model is loaded, so that a taken port is noticed at once.
+  with serving.listen(_HOST.value, _PORT.value) as sock:
     asyncio.run(_serve(config, name, token, sock))
-
-
-def _token() -> str:
-  token = os.environ.get(chat_server.TOKEN_VARIABLE, "").strip()
-  if token and not _NO_TOKEN.value:
-    return token
-  if not _NO_TOKEN.value:
-    raise errors.UserError(
-      f"set {chat_server.TOKEN_VARIABLE} to a secret of your choice, or pass "
-      "--no_token on loopback"
-    )
-  try:
-    loopback = ipaddress.ip_address(_HOST.value).is_loopback
-  except ValueError:
-    loopback = _HOST.value == "localhost"
-  if not loopback:
-    raise errors.UserError(
-      f"--no_token would open the model to everybody who reaches {_HOST.value}"
-    )
-  return ""
 
 
 def _chosen_config() -> config_lib.Config:
@@ -104,16 +89,6 @@ def _chosen_config() -> config_lib.Config:
   config = run_dir_lib.read_config(run)
   cli.apply_overrides(config)
   return config
-
-
-def _listen(host: str, port: int) -> socket.socket:
-  """Before the model is loaded, so that a taken port is noticed at once."""
-  try:
-    return socket.create_server((host, port), backlog=1024)
-  except OSError as error:
-    raise errors.UserError(
-      f"can not listen on {host}:{port}: {error}"
-    ) from error
 
 
 async def _serve(

@@ -11,15 +11,18 @@ Example:
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
 
 from absl import flags
 
-from agentflow_jax.core import errors
-from agentflow_jax.tools import bm25_index, retrieval_server, search_services
+from agentflow_jax.tools import (
+  bm25_index,
+  retrieval_server,
+  search_services,
+  serving,
+)
 from agentflow_jax.training import cli
 
 _INDEX = flags.DEFINE_string(
@@ -39,11 +42,16 @@ _NO_TOKEN = flags.DEFINE_bool(
 
 def main(argv: list[str]) -> None:
   del argv
-  token = _token()
-  retrieval_server.import_httptools()
+  token = serving.token(
+    search_services.RETRIEVER_TOKEN,
+    host=_HOST.value,
+    without=_NO_TOKEN.value,
+    what="the index",
+  )
+  serving.import_httptools()
   index = bm25_index.Bm25Index.open(_INDEX.value)
   workers = _WORKERS.value or len(os.sched_getaffinity(0))
-  with _listen(_HOST.value, _PORT.value) as first:
+  with serving.listen(_HOST.value, _PORT.value, shared=True) as first:
     port = first.getsockname()[1]
     print(f"serving {len(index)} passages on {_HOST.value}:{port}", flush=True)
     # Children hear from this pipe that we are gone, even if we were killed.
@@ -54,7 +62,7 @@ def main(argv: list[str]) -> None:
       if child == 0:
         first.close()
         os.close(held)
-        with _listen(_HOST.value, port) as own:
+        with serving.listen(_HOST.value, port, shared=True) as own:
           _serve(index, token, own, alive)
         os._exit(0)
       children.append(child)
@@ -66,36 +74,6 @@ def main(argv: list[str]) -> None:
           os.kill(child, signal.SIGTERM)
       for child in children:
         os.waitpid(child, 0)
-
-
-def _token() -> str:
-  token = os.environ.get(search_services.RETRIEVER_TOKEN, "").strip()
-  if token and not _NO_TOKEN.value:
-    return token
-  if not _NO_TOKEN.value:
-    raise errors.UserError(
-      f"set {search_services.RETRIEVER_TOKEN} to a secret of your choice, or "
-      "pass --no_token on loopback"
-    )
-  try:
-    loopback = ipaddress.ip_address(_HOST.value).is_loopback
-  except ValueError:
-    loopback = _HOST.value == "localhost"
-  if not loopback:
-    raise errors.UserError(
-      f"--no_token would open the index to everybody who reaches {_HOST.value}"
-    )
-  return ""
-
-
-def _listen(host: str, port: int) -> socket.socket:
-  """A socket of this process; the kernel shares clients among processes."""
-  try:
-    return socket.create_server((host, port), backlog=1024, reuse_port=True)
-  except OSError as error:
-    raise errors.UserError(
-      f"can not listen on {host}:{port}: {error}"
-    ) from error
 
 
 def _serve(

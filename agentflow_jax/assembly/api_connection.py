@@ -18,7 +18,7 @@ from typing import Any
 from absl import logging
 
 from agentflow_jax.core import errors
-from agentflow_jax.tools import retrieval_server
+from agentflow_jax.tools import retrieval_server, serving
 
 MAX_BODY_BYTES = retrieval_server.MAX_BODY_BYTES
 _MAX_DISCARDED_BYTES = 64 << 20
@@ -225,26 +225,11 @@ class Connection(asyncio.Protocol):
       self._transport.close()
 
 
-def import_httptools() -> Any:
-  """The HTTP parser.
-
-  Raises:
-    UserError: the extra is missing.
-  """
-  try:
-    import httptools
-  except ImportError as error:
-    raise errors.UserError(
-      "serving needs the extra: pip install 'agentflow_jax[serve]'"
-    ) from error
-  return httptools
-
-
 async def serve(
   handle: Handle, sock: socket.socket, stop: asyncio.Event
 ) -> None:
   """Serves on an open socket until `stop` is set; then hangs up."""
-  httptools = import_httptools()
+  httptools = serving.import_httptools()
   peers: set[Connection] = set()
   server = await asyncio.get_running_loop().create_server(
     lambda: Connection(handle, httptools, peers), sock=sock, backlog=1024

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentflow_jax.core import errors
-from agentflow_jax.tools import bm25_index
+from agentflow_jax.tools import bm25_index, serving
 
 MAX_BODY_BYTES = 1 << 20
 MAX_QUERIES = 256
@@ -214,26 +214,11 @@ class Connection(asyncio.Protocol):
       self._transport.close()
 
 
-def import_httptools() -> Any:
-  """The HTTP parser.
-
-  Raises:
-    UserError: the extra is missing.
-  """
-  try:
-    import httptools
-  except ImportError as error:
-    raise errors.UserError(
-      "the retrieval server needs the extra: pip install 'agentflow_jax[serve]'"
-    ) from error
-  return httptools
-
-
 async def serve(
   retriever: Retriever, sockets: Sequence[Any], stop: asyncio.Event
 ) -> None:
   """Serves on open sockets until `stop` is set."""
-  httptools = import_httptools()
+  httptools = serving.import_httptools()
   loop = asyncio.get_running_loop()
   servers = [
     await loop.create_server(

@@ -31,6 +31,10 @@ from agentflow_jax.core import tool as tool_lib
 _CONNECT_S = 60.0
 _CLOSE_S = 10.0
 _MAX_DESCRIPTION_CHARS = 2000
+# What a server calls read-only and idempotent may be asked once for many. That
+# says nothing of how long the answer holds (a clock is both), so: as long as
+# the members of a group take to ask the same, and no longer.
+_CACHE_S = 60.0
 _NAME = re.compile(r"[^A-Za-z0-9_]+")
 
 
@@ -182,6 +186,7 @@ class McpTool:
   def __init__(self, server: McpServer, listed: Any):
     self._server = server
     self._name = listed.name
+    self.cache_s = _CACHE_S if _repeatable(listed) else 0.0
     schema = dict(getattr(listed, "input_schema", None) or {})
     schema.setdefault("type", "object")
     schema.setdefault("properties", {})
@@ -240,6 +245,19 @@ class McpTool:
   async def aclose(self) -> None:
     """Closes the server; its other tools end with it. Idempotent."""
     await self._server.aclose()
+
+
+def _repeatable(listed: Any) -> bool:
+  """Whether the server says that a second call would change nothing.
+
+  Both hints, because servers that fill in one by habit are common, and both
+  default to False.
+  """
+  hints = getattr(listed, "annotations", None)
+  return (
+    getattr(hints, "read_only_hint", None) is True
+    and getattr(hints, "idempotent_hint", None) is True
+  )
 
 
 def connect(entry: str) -> list[McpTool]:

@@ -222,7 +222,10 @@ def build(config: config_lib.ToolsConfig, resources: Resources) -> Toolbox:
   user_tools.load(config.user_modules)
   tools = [_build_one(name, config, resources) for name in config.enabled]
   for entry in config.mcp_servers:
-    tools += [metered.MeteredTool(tool) for tool in mcp_tools.connect(entry)]
+    tools += [
+      metered.MeteredTool(tool, tool.cache_s)
+      for tool in mcp_tools.connect(entry)
+    ]
   names = [tool.spec.name for tool in tools]
   for name in names:
     if names.count(name) > 1:
@@ -246,4 +249,4 @@ def _build_one(
     raise errors.ConfigError(
       f"tools.enabled: there is no tool {name!r}; known are {known}"
     )
-  return metered.MeteredTool(tool)
+  return metered.MeteredTool(tool, user_tools.cache_s(tool))

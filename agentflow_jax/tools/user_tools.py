@@ -43,6 +43,7 @@ class UserTool:
     self,
     function: Callable[..., Any],
     example: Mapping[str, Any] | None = None,
+    cache_s: float = 0.0,
     **metadata: Any,
   ):
     """Reads the function; `metadata` replaces fields of the spec.
@@ -50,13 +51,16 @@ class UserTool:
     Args:
       function: as `tool` takes it.
       example: arguments that the health check calls it with.
+      cache_s: as `tool` takes it.
       **metadata: as `tool` takes it.
 
     Raises:
-      UserError: it has no docstring, or a parameter without a type.
+      UserError: it has no docstring, a parameter without a type, or a
+        `cache_s` that is no time.
     """
     self._function = function
     self.example = example
+    self.cache_s = _checked_cache_s(function.__name__, cache_s)
     self._arguments = _arguments_model(function)
     self._names = tuple(self._arguments.model_fields)
     schema = self._arguments.model_json_schema()
@@ -140,6 +144,7 @@ class UserTool:
 def tool(
   function: Callable[..., Any] | None = None,
   example: Mapping[str, Any] | None = None,
+  cache_s: float = 0.0,
   **metadata: Any,
 ) -> Callable[..., Any]:
   """Makes a function a tool that `tools.enabled` can name.
@@ -147,6 +152,9 @@ def tool(
   Args:
     function: with a docstring and a type for every parameter.
     example: arguments that launch/doctor.py may call it with.
+    cache_s: seconds for which an answer to equal arguments is given again; 0 =
+      never. For functions whose answer depends on nothing else. Errors are
+      never given again.
     **metadata: fields of ToolSpec to set, such as `limitations`.
 
   Returns:
@@ -160,7 +168,8 @@ def tool(
   """
 
   def register(function: Callable[..., Any]) -> Callable[..., Any]:
-    _decorated[function.__name__] = UserTool(function, example, **metadata)
+    made = UserTool(function, example, cache_s, **metadata)
+    _decorated[function.__name__] = made
     return function
 
   return register if function is None else register(function)
@@ -196,7 +205,8 @@ def build(name: str) -> hosted.HostedTool | None:
   """The tool of that name, or None.
 
   An entry point may name a decorated function, or anything that, called
-  without arguments, gives a hosted tool.
+  without arguments, gives a hosted tool. That may have an attribute `cache_s`,
+  which means what it means to `tool`.
 
   Raises:
     UserError: the entry point does not load, or gives something else.
@@ -221,8 +231,27 @@ def build(name: str) -> hosted.HostedTool | None:
         f"the tool {name!r} ({point.value}) is no tool: it needs spec, "
         "execute, check and aclose"
       )
+    cache_s(made)  # refused now, not at the first call
     return made
   return None
+
+
+def cache_s(made: hosted.HostedTool) -> float:
+  """For how long answers of a tool that `build` gave may be given again.
+
+  Raises:
+    UserError: its `cache_s` is no time.
+  """
+  return _checked_cache_s(made.spec.name, getattr(made, "cache_s", 0.0))
+
+
+def _checked_cache_s(name: str, seconds: Any) -> float:
+  if not isinstance(seconds, (int, float)) or not seconds >= 0:  # NaN too
+    raise errors.UserError(
+      f"tool {name}: cache_s is the seconds for which an answer is given "
+      f"again, 0 or more, not {seconds!r}"
+    )
+  return float(seconds)
 
 
 def _arguments_model(function: Callable[..., Any]) -> type[pydantic.BaseModel]:

@@ -1,26 +1,18 @@
-"""Tools by decorator, by entry point, and from MCP servers."""
+"""Tools by decorator and by entry point."""
 
 import asyncio
-import contextlib
 import importlib.metadata
 import json
-import socket
-import subprocess
-import sys
 import textwrap
-import threading
-import time
 
-import local_server
 import pytest
 
-from agentflow_jax.agent import tool_calls
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import tool as tool_lib
-from agentflow_jax.tools import mcp_tools, registry, user_tools
+from agentflow_jax.tools import registry, user_tools
 
 CONTEXT = engine_lib.CallContext(role=messages_lib.ModuleRole.EXECUTOR)
 Kind = tool_lib.ToolErrorKind
@@ -162,149 +154,59 @@ def test_entry_points(monkeypatch):
     _toolbox("nothing")
 
 
-_SERVER = '''
-import asyncio, os, sys
-from mcp.server.mcpserver import MCPServer
-server = MCPServer("clock")
+def test_answers_are_given_again_only_where_the_tool_says_so(monkeypatch):
+  monkeypatch.setattr(user_tools, "_decorated", {})
+  made = []
 
-@server.tool()
-def add(a: int, b: int) -> str:
-  """Adds two numbers."""
-  return str(a + b)
+  def look(word: str, times: int = 1) -> str:
+    """Looks a word up."""
+    made.append(word)
+    if word == "bad":
+      raise ValueError("no such word")
+    return word * times
 
-@server.tool()
-def secret() -> str:
-  """Tells a variable."""
-  return str(os.environ.get("AGENTFLOW_CANARY_KEY"))
-
-@server.tool()
-def fail() -> str:
-  """Fails."""
-  raise ValueError("no")
-
-@server.tool()
-async def hang() -> str:
-  """Does not answer."""
-  await asyncio.sleep(600)
-  return "late"
-
-@server.tool()
-def die() -> str:
-  """Ends the server."""
-  os._exit(1)
-
-server.run({run})
-'''
+  for seconds, calls in ((60.0, 4), (0.0, 5)):
+    made.clear()
+    user_tools.tool(cache_s=seconds)(look)
+    tool = _toolbox("look")["Look_Tool"]
+    answers = [_execute(tool, word="a", times=2) for _ in range(2)]
+    assert [answer.output for answer in answers] == ["aa", "aa"]
+    assert _execute(tool, word="a").output == "a"  # other arguments
+    for _ in range(2):  # an error is never given again
+      assert _execute(tool, word="bad").error == Kind.EXECUTION
+    assert len(made) == calls
+    assert tool.metrics()["cached"] == (seconds > 0)
 
 
-@pytest.fixture
-def stdio_server(tmp_path, monkeypatch):
-  pytest.importorskip("mcp")
-  # Starting a server takes seconds of CPU, and the machine may be busy.
-  monkeypatch.setattr(mcp_tools, "_CONNECT_S", 500.0)
-  path = tmp_path / "server.py"
-  path.write_text(_SERVER.replace("{run}", ""))
-  return f"clock={sys.executable} {path}"
+def test_a_cache_time_that_is_none_is_refused(monkeypatch):
+  class Stale(user_tools.UserTool):
+    def __init__(self):
+      super().__init__(word_count)
+      self.cache_s = -1.0
+
+  for wrong in (-1.0, float("nan"), "60", None):
+    with pytest.raises(errors.UserError, match="word_count: cache_s is the"):
+      user_tools.UserTool(word_count, cache_s=wrong)
+  point = importlib.metadata.EntryPoint("stale", "x:y", user_tools.ENTRY_POINTS)
+  monkeypatch.setattr(type(point), "load", lambda self: Stale)
+  monkeypatch.setattr(importlib.metadata, "entry_points", lambda **kw: (point,))
+  with pytest.raises(errors.UserError, match="Word_Count_Tool: cache_s is the"):
+    user_tools.build("stale")
 
 
-def test_the_tools_of_an_mcp_server_appear(stdio_server, monkeypatch):
-  monkeypatch.setenv("AGENTFLOW_CANARY_KEY", "canary")
-  toolbox = _toolbox("word_count", mcp_servers=(stdio_server,))
-  assert list(toolbox)[:2] == ["Word_Count_Tool", "clock_add_Tool"]
-  add = toolbox["clock_add_Tool"]
-  assert add.spec.description == "Adds two numbers."
-  assert set(add.spec.inputs["required"]) == {"a", "b"}
-  assert _execute(add, a=2, b=3).output == "5"
-  assert _execute(toolbox["clock_secret_Tool"]).output == "None"
-  assert _execute(toolbox["clock_fail_Tool"]).error == Kind.EXECUTION
-  asyncio.run(toolbox.check())
-  asyncio.run(toolbox.aclose())
-  asyncio.run(toolbox.aclose())
-  with pytest.raises(errors.ToolHostError, match="gone"):
-    _execute(add, a=2, b=3)
+def test_a_class_says_its_cache_time_too(monkeypatch):
+  class Kept(user_tools.UserTool):
+    def __init__(self):
+      super().__init__(word_count)
+      self.cache_s = 60.0
 
-
-@pytest.fixture
-def http_server(tmp_path):
-  """A server process of its own, where it listens, as an entry."""
-  pytest.importorskip("mcp")
-  with socket.create_server(("127.0.0.1", 0)) as free:
-    port = free.getsockname()[1]
-  path = tmp_path / "server.py"
-  path.write_text(_SERVER.replace("{run}", f'"streamable-http", port={port}'))
-  process = subprocess.Popen(
-    [sys.executable, path], stderr=subprocess.PIPE, text=True
+  point = importlib.metadata.EntryPoint("kept", "x:y", user_tools.ENTRY_POINTS)
+  monkeypatch.setattr(type(point), "load", lambda self: Kept)
+  monkeypatch.setattr(
+    importlib.metadata,
+    "entry_points",
+    lambda **kw: importlib.metadata.EntryPoints([point]),
   )
-  give_up_s = time.monotonic() + 120.0
-  while time.monotonic() < give_up_s and process.poll() is None:
-    with contextlib.suppress(OSError):
-      socket.create_connection(("127.0.0.1", port), 1.0).close()
-      break
-    time.sleep(0.05)
-  else:
-    process.kill()
-    pytest.fail(f"the server did not start: {process.communicate()[1]}")
-  yield f"clock=http://127.0.0.1:{port}/mcp"
-  process.kill()
-  process.communicate()
-
-
-def test_a_server_over_http(http_server):
-  toolbox = _toolbox(mcp_servers=(http_server,))
-  add = toolbox["clock_add_Tool"]
-  assert set(add.spec.inputs["required"]) == {"a", "b"}
-  assert _execute(add, a=2, b=3).output == "5"
-  assert _execute(toolbox["clock_fail_Tool"]).error == Kind.EXECUTION
-  limits = tool_calls.ToolLimits(
-    timeout_s=1.0, retries=0, max_output_chars=1000, max_output_tokens=1000
-  )
-  started_s = time.monotonic()
-  cut = asyncio.run(
-    tool_calls.run_call(toolbox["clock_hang_Tool"], {}, limits, CONTEXT)
-  )
-  assert (cut.error, "within 1 s" in cut.output) == (Kind.TIMEOUT, True)
-  assert time.monotonic() - started_s < 60.0
-  # The session is as it was: others are answered, and it ends at once.
-  assert _execute(add, a=4, b=5).output == "9"
-  asyncio.run(toolbox.check())
-  asyncio.run(toolbox.aclose())
-  assert not [t for t in threading.enumerate() if t.name == "mcp-clock"]
-  with pytest.raises(errors.ToolHostError, match="gone"):
-    _execute(add, a=2, b=3)
-
-
-def test_a_server_over_http_is_sent_its_key(monkeypatch):
-  pytest.importorskip("mcp")
-  monkeypatch.setenv("MCP_MY_CLOCK_TOKEN", "canary")
-  sent = []
-
-  def refuse(handler):
-    sent.append(handler.headers.get("Authorization"))
-    handler.send(b"no", status=401)
-
-  with local_server.serving(refuse) as server:
-    for name in ("my-clock", "other"):
-      with pytest.raises(errors.UserError, match=name) as refused:
-        _toolbox(mcp_servers=(f"{name}={server.url}/mcp",))
-      assert "canary" not in str(refused.value)
-  assert {sent[0], sent[-1]} == {"Bearer canary", None}
-
-
-def test_a_server_that_dies_is_a_host_error(stdio_server):
-  toolbox = _toolbox(mcp_servers=(stdio_server,))
-  with pytest.raises(errors.ToolHostError):
-    _execute(toolbox["clock_die_Tool"])
-  asyncio.run(toolbox.aclose())
-
-
-def test_servers_that_are_not_there_are_refused(monkeypatch):
-  pytest.importorskip("mcp")
-  for entry in ("a=/nonexistent/server", "a=http://127.0.0.1:9/mcp"):
-    with pytest.raises(errors.UserError, match="'a' can not be used"):
-      mcp_tools.connect(entry)
-  for entry in ("a", "=b", "a="):
-    with pytest.raises(errors.ConfigError, match="NAME=COMMAND"):
-      mcp_tools.connect(entry)
-  monkeypatch.setitem(sys.modules, "mcp", None)
-  with pytest.raises(errors.UserError, match=r"agentflow_jax\[mcp\]"):
-    mcp_tools.connect("a=b")
+  tool = _toolbox("kept")["Word_Count_Tool"]
+  assert [_execute(tool, text="a b").output for _ in range(2)] == ["2", "2"]
+  assert tool.metrics()["cached"] == 1

@@ -17,7 +17,7 @@ host_settings.apply()  # before anything imports jax
 
 from absl import flags
 
-from agentflow_jax.benchmarks import measuring, report, suites
+from agentflow_jax.benchmarks import report, suites
 from agentflow_jax.training import cli, compile_cache
 
 _SUITE = flags.DEFINE_enum(
@@ -53,6 +53,8 @@ _COMPILE_CACHE = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
   del argv
+  from agentflow_jax.benchmarks import measuring
+
   compile_cache.enable(_COMPILE_CACHE.value)
   options = suites.Options(
     models=_MODELS.value,

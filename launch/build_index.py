@@ -12,13 +12,10 @@ Example:
 import asyncio
 import pathlib
 import time
-from collections.abc import Iterable
 
 from absl import flags
 
 from agentflow_jax.core import errors
-from agentflow_jax.tasks.datasets import corpora
-from agentflow_jax.tools import bm25_index, dense_index, embeddings
 from agentflow_jax.training import cli
 
 _CORPUS = flags.DEFINE_string(
@@ -48,6 +45,11 @@ _EMBEDDING_MODEL = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
   del argv
+  if bool(_EMBEDDING_URL.value) != bool(_EMBEDDING_MODEL.value):
+    raise errors.UserError("--embedding_url and --embedding_model go together")
+  from agentflow_jax.tasks.datasets import corpora
+  from agentflow_jax.tools import bm25_index, dense_index, embeddings
+
   started_s = time.monotonic()
   passages = (
     bm25_index.Passage(id=passage_id, title=title, text=text)
@@ -55,10 +57,13 @@ def main(argv: list[str]) -> None:
       pathlib.Path(_CORPUS.value), chunk_words=_CHUNK_WORDS.value
     )
   )
-  if bool(_EMBEDDING_URL.value) != bool(_EMBEDDING_MODEL.value):
-    raise errors.UserError("--embedding_url and --embedding_model go together")
   if _EMBEDDING_URL.value:
-    index = _build_dense(passages)
+    embedder = embeddings.Embedder(_EMBEDDING_URL.value, _EMBEDDING_MODEL.value)
+    try:
+      asyncio.run(dense_index.build(passages, embedder, _OUT.value))
+    except errors.ToolHostError as error:
+      raise errors.UserError(str(error)) from error
+    index = dense_index.DenseIndex.open(_OUT.value)
   else:
     bm25_index.build(passages, _OUT.value)
     index = bm25_index.Bm25Index.open(_OUT.value)
@@ -66,17 +71,6 @@ def main(argv: list[str]) -> None:
     f"{len(index)} passages in {time.monotonic() - started_s:.1f} s: "
     f"{_OUT.value}"
   )
-
-
-def _build_dense(
-  passages: Iterable[bm25_index.Passage],
-) -> dense_index.DenseIndex:
-  embedder = embeddings.Embedder(_EMBEDDING_URL.value, _EMBEDDING_MODEL.value)
-  try:
-    asyncio.run(dense_index.build(passages, embedder, _OUT.value))
-  except errors.ToolHostError as error:
-    raise errors.UserError(str(error)) from error
-  return dense_index.DenseIndex.open(_OUT.value)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,8 @@ host_settings.apply()  # before anything imports jax
 
 from absl import flags
 
-from agentflow_jax.assembly import solver
 from agentflow_jax.core import config_validation
-from agentflow_jax.experiments import demonstrating
-from agentflow_jax.training import cli
+from agentflow_jax.training import cli, run_dir
 
 _OUT = flags.DEFINE_string("out", None, "File to write.", required=True)
 _QUESTIONS = flags.DEFINE_integer(
@@ -37,6 +35,8 @@ def main(argv: list[str]) -> None:
   del argv
   config = _CONFIG.value
   config_validation.validate(config, training=False)
+  from agentflow_jax.experiments import demonstrating
+
   out = pathlib.Path(_OUT.value)
   found = asyncio.run(
     demonstrating.record(
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
       out,
       questions=_QUESTIONS.value,
       data_dir=pathlib.Path(
-        config.tasks.data_dir or solver.cache_dir() / "data"
+        config.tasks.data_dir or run_dir.cache_dir() / "data"
       ),
     )
   )

@@ -9,7 +9,6 @@ Example:
 
 import asyncio
 
-from agentflow_jax.assembly import doctor
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import config_validation, redaction
 from agentflow_jax.training import cli
@@ -25,6 +24,8 @@ def main(argv: list[str]) -> int:
 
 
 async def _report(config: config_lib.Config) -> int:
+  from agentflow_jax.assembly import doctor
+
   redact = redaction.Redactor.from_environment()
   failures = 0
   async for finding in doctor.examine(config):

@@ -28,14 +28,11 @@ host_settings.apply()  # before anything imports jax
 
 from absl import flags
 
-from agentflow_jax.assembly import evaluator
-from agentflow_jax.assembly import solver as solver_lib
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import config_validation, errors
 from agentflow_jax.core import task as task_lib
-from agentflow_jax.evaluation import benchmark_report, benchmark_runner
-from agentflow_jax.tasks import benchmarks, sources
-from agentflow_jax.training import cli, compile_cache
+from agentflow_jax.evaluation import baselines
+from agentflow_jax.training import cli, compile_cache, model_files
 from agentflow_jax.training import run_dir as run_dir_lib
 
 _BENCHMARK = flags.DEFINE_list("benchmark", [], "Names, or task sources.")
@@ -54,8 +51,8 @@ _TRIALS = flags.DEFINE_integer(
 )
 _SOLVER = flags.DEFINE_enum(
   "solver",
-  evaluator.AGENT,
-  evaluator.SOLVERS,
+  baselines.AGENT,
+  baselines.SOLVERS,
   "Who answers; not the agent: "
   "a check of benchmark and scorer without a model.",
 )
@@ -79,17 +76,20 @@ def main(argv: list[str]) -> None:
     raise errors.UserError("name at least one --benchmark, and --out")
   config = chosen_config()
   config_validation.validate(config, training=False)
+  if _SOLVER.value == baselines.AGENT and _CHECKPOINT.value:
+    model_files.check_model(_CHECKPOINT.value)
+  tasks = {_folder(name): load(name, config) for name in _BENCHMARK.value}
   out = pathlib.Path(_OUT.value)
+  from agentflow_jax.assembly import evaluator
+
   compile_cache.enable(
-    config.run.compile_cache_dir or solver_lib.cache_dir() / "compile_cache"
+    config.run.compile_cache_dir or run_dir_lib.cache_dir() / "compile_cache"
   )
   results = asyncio.run(
     evaluator.evaluate(
       config,
       evaluator.Request(
-        benchmarks={
-          _folder(name): load(name, config) for name in _BENCHMARK.value
-        },
+        benchmarks=tasks,
         out=out,
         checkpoint=_CHECKPOINT.value,
         solver=_SOLVER.value,
@@ -111,7 +111,7 @@ def main(argv: list[str]) -> None:
 def chosen_config() -> config_lib.Config:
   """The named file's, else the run's, else the built-in one; then flags."""
   config = _CONFIG.value
-  run = solver_lib.find_run(_CHECKPOINT.value) if _CHECKPOINT.value else None
+  run = model_files.find_run(_CHECKPOINT.value) if _CHECKPOINT.value else None
   if run is not None and not cli.has_config_file():
     config = run_dir_lib.read_config(run)
     cli.apply_overrides(config)
@@ -122,6 +122,8 @@ def chosen_config() -> config_lib.Config:
 
 def load(name: str, config: config_lib.Config) -> list[task_lib.Task]:
   """A benchmark's questions, or those of a task source."""
+  from agentflow_jax.tasks import benchmarks, sources
+
   if name in benchmarks.BENCHMARKS:
     if not _BENCHMARK_DIR.value:
       raise errors.UserError(f"{name} needs --benchmark_dir")
@@ -133,7 +135,7 @@ def load(name: str, config: config_lib.Config) -> list[task_lib.Task]:
       f"there is no benchmark {name!r}; known are "
       f"{', '.join(benchmarks.BENCHMARKS)}, and task sources"
     )
-  data_dir = config.tasks.data_dir or solver_lib.cache_dir() / "data"
+  data_dir = config.tasks.data_dir or run_dir_lib.cache_dir() / "data"
   source = sources.open_source(name, data_dir, sources.HELD_OUT)
   count = config.tasks.evaluation_questions or len(source)
   return [source[i] for i in range(min(count, len(source)))]
@@ -143,6 +145,8 @@ def compare(folders: list[str]) -> str:
   """Markdown of the paired comparison of two output folders."""
   if len(folders) != 2:
     raise errors.UserError("--compare needs two output folders")
+  from agentflow_jax.evaluation import benchmark_report, benchmark_runner
+
   found = [
     benchmark_runner.results_in(pathlib.Path(folder)) for folder in folders
   ]

@@ -11,11 +11,13 @@ Example:
   python launch/export_hf.py --checkpoint=runs/lora --out=adapter --adapter
 """
 
+import pathlib
+
 from absl import flags
 
 from agentflow_jax.core import errors
-from agentflow_jax.hf import exporting, importing, peft_export
-from agentflow_jax.training import cli, model_loading
+from agentflow_jax.hf import staging
+from agentflow_jax.training import cli, model_files
 
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", None, "A run, a model or a Hugging Face dir.", required=True
@@ -24,7 +26,7 @@ _OUT = flags.DEFINE_string("out", None, "Directory to write.", required=True)
 _PARAM_DTYPE = flags.DEFINE_enum(
   "param_dtype",
   "float32",
-  importing.PARAM_DTYPES,
+  ["float32", "bfloat16"],
   "Element type of the written weights.",
 )
 _MAX_SHARD_MB = flags.DEFINE_integer(
@@ -47,15 +49,23 @@ _ADAPTER = flags.DEFINE_bool(
 def main(argv: list[str]) -> None:
   del argv
   if _ADAPTER.value:
+    for flag in (_PARAM_DTYPE, _MAX_SHARD_MB, _TEMPERATURE):
+      if flag.present:
+        raise errors.UserError(f"--{flag.name} does not apply to --adapter")
+    model_files.check_adapters(_CHECKPOINT.value)
+  else:
+    model_files.check_model(_CHECKPOINT.value)
+  staging.refuse_taken(pathlib.Path(_OUT.value).absolute(), _OVERWRITE.value)
+  if _ADAPTER.value:
     export_adapters()
   else:
     export_model()
 
 
 def export_adapters() -> None:
-  for flag in (_PARAM_DTYPE, _MAX_SHARD_MB, _TEMPERATURE):
-    if flag.present:
-      raise errors.UserError(f"--{flag.name} does not apply to --adapter")
+  from agentflow_jax.hf import peft_export
+  from agentflow_jax.training import model_loading
+
   loaded = model_loading.load_adapters(_CHECKPOINT.value)
   peft_export.export_adapters(
     _OUT.value,
@@ -73,6 +83,9 @@ def export_adapters() -> None:
 
 
 def export_model() -> None:
+  from agentflow_jax.hf import exporting
+  from agentflow_jax.training import model_loading
+
   loaded = model_loading.load_model(_CHECKPOINT.value)
   generation = {}
   if _TEMPERATURE.value is not None:

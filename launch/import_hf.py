@@ -7,11 +7,11 @@ Example:
   python launch/import_hf.py --hf_dir=Qwen2.5-0.5B-Instruct --out=models/qwen
 """
 
+import pathlib
+
 from absl import flags, logging
 
-from agentflow_jax.hf import importing
-from agentflow_jax.hf import tokenizer as tokenizer_lib
-from agentflow_jax.training import cli, model_loading
+from agentflow_jax.training import cli, model_files
 
 _HF_DIR = flags.DEFINE_string(
   "hf_dir", None, "Directory with config.json and *.safetensors.", required=True
@@ -22,14 +22,21 @@ _OUT = flags.DEFINE_string(
 _PARAM_DTYPE = flags.DEFINE_enum(
   "param_dtype",
   "float32",
-  importing.PARAM_DTYPES,
+  ["float32", "bfloat16"],
   "What the parameters are stored in.",
 )
 
 
 def main(argv: list[str]) -> None:
   del argv
+  model_files.refuse_described(pathlib.Path(_OUT.value).absolute())
+  from agentflow_jax.hf import tokenizer as tokenizer_lib
+
+  # First, and before jax: says so if the directory is not there.
   tokenizer = tokenizer_lib.HfTokenizer.from_directory(_HF_DIR.value)
+  from agentflow_jax.hf import importing
+  from agentflow_jax.training import model_loading
+
   arch, params = importing.load_checkpoint(
     _HF_DIR.value, param_dtype=_PARAM_DTYPE.value
   )

@@ -14,7 +14,6 @@ Example:
 
 from absl import flags
 
-from agentflow_jax.evaluation.report import runs_report
 from agentflow_jax.training import cli
 
 _OUT = flags.DEFINE_string(
@@ -29,6 +28,8 @@ _MAX_TRAJECTORIES = flags.DEFINE_integer(
 
 
 def main(argv: list[str]) -> None:
+  from agentflow_jax.evaluation.report import runs_report
+
   path = runs_report.write_runs(
     argv[1:], _OUT.value, max_trajectories=_MAX_TRAJECTORIES.value
   )

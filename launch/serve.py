@@ -27,15 +27,14 @@ import socket
 
 from absl import flags
 
-from agentflow_jax.assembly import api_connection, chat_server
-from agentflow_jax.assembly import solver as solver_lib
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import config_validation
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.tools import serving
-from agentflow_jax.training import cli, compile_cache
+from agentflow_jax.training import cli, compile_cache, model_files
 from agentflow_jax.training import run_dir as run_dir_lib
 
+_TOKEN_VARIABLE = "SERVE_TOKEN"
 _CHECKPOINT = flags.DEFINE_string(
   "checkpoint", None, "A run, a model or a Hugging Face dir.", required=True
 )
@@ -62,7 +61,7 @@ _CONFIG = cli.define_config_flag()
 def main(argv: list[str]) -> None:
   del argv
   token = serving.token(
-    chat_server.TOKEN_VARIABLE,
+    _TOKEN_VARIABLE,
     host=_HOST.value,
     without=_NO_TOKEN.value,
     what="the model",
@@ -70,10 +69,11 @@ def main(argv: list[str]) -> None:
   serving.import_httptools()
   config = _chosen_config()
   config_validation.validate(config, training=False)
-  run = solver_lib.find_run(_CHECKPOINT.value)
+  model_files.check_model(_CHECKPOINT.value)
+  run = model_files.find_run(_CHECKPOINT.value)
   compile_cache.enable(
     config.run.compile_cache_dir
-    or (run.parent if run else solver_lib.cache_dir()) / "compile_cache"
+    or (run.parent if run else run_dir_lib.cache_dir()) / "compile_cache"
   )
   name = _NAME.value or pathlib.Path(_CHECKPOINT.value).absolute().name
   # Before the model is loaded, so that a taken port is noticed at once.
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
 
 def _chosen_config() -> config_lib.Config:
   """The named file's, else the run's, else the built-in one; then flags."""
-  run = solver_lib.find_run(_CHECKPOINT.value)
+  run = model_files.find_run(_CHECKPOINT.value)
   if run is None or cli.has_config_file():
     return _CONFIG.value
   config = run_dir_lib.read_config(run)
@@ -95,6 +95,8 @@ async def _serve(
   config: config_lib.Config, name: str, token: str, sock: socket.socket
 ) -> None:
   """Serves until a signal."""
+  from agentflow_jax.assembly import api_connection, chat_server
+
   stop = asyncio.Event()
   loop = asyncio.get_running_loop()
   sampler = config.sampler

@@ -23,14 +23,13 @@ host_settings.apply()  # before anything imports jax
 
 from absl import flags
 
-from agentflow_jax.assembly import sft
-from agentflow_jax.assembly import solver as solver_lib
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import config_validation, errors
+from agentflow_jax.rollout import recorder
 from agentflow_jax.training import (
   cli,
   compile_cache,
-  progress,
+  model_files,
   stop_signal,
 )
 from agentflow_jax.training import run_dir as run_dir_lib
@@ -67,10 +66,15 @@ def main(argv: list[str]) -> None:
   del argv
   config = chosen_config()
   config_validation.validate(config, training=False)
+  model_files.check_model(_CHECKPOINT.value)
+  recorder.find_files(_ROLLOUTS.value)  # says so if there are none
   with (
     stop_signal.StopSignal() as stop,
     run_dir_lib.RunDir.open(_OUT.value, config) as opened,
   ):
+    from agentflow_jax.assembly import sft
+    from agentflow_jax.training import progress
+
     compile_cache.enable(
       config.run.compile_cache_dir or opened.path.parent / "compile_cache"
     )
@@ -95,7 +99,7 @@ def main(argv: list[str]) -> None:
 def chosen_config() -> config_lib.Config:
   """The named file's, else a run's, else the built-in one; then flags."""
   config = _CONFIG.value
-  runs = map(solver_lib.find_run, (_CHECKPOINT.value, _ROLLOUTS.value[0]))
+  runs = map(model_files.find_run, (_CHECKPOINT.value, _ROLLOUTS.value[0]))
   run = next((run for run in runs if run is not None), None)
   if run is not None and not cli.has_config_file():
     config = run_dir_lib.read_config(run)

@@ -18,13 +18,13 @@ import sys
 
 from absl import flags
 
-from agentflow_jax.assembly import solver as solver_lib
+from agentflow_jax.assembly import questions
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import config_validation, redaction
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
-from agentflow_jax.rollout import record_codec, recorder, transcript
-from agentflow_jax.training import cli, compile_cache
+from agentflow_jax.rollout import record_codec, recorder
+from agentflow_jax.training import cli, compile_cache, model_files
 from agentflow_jax.training import run_dir as run_dir_lib
 
 _CHECKPOINT = flags.DEFINE_string(
@@ -44,13 +44,14 @@ _CONFIG = cli.define_config_flag()
 
 
 def main(argv: list[str]) -> int:
-  tasks = [solver_lib.to_task(question) for question in argv[1:]]
+  tasks = [questions.to_task(question) for question in argv[1:]]
   config = chosen_config()
   config_validation.validate(config, training=False)
-  run = solver_lib.find_run(_CHECKPOINT.value)
+  model_files.check_model(_CHECKPOINT.value)
+  run = model_files.find_run(_CHECKPOINT.value)
   compile_cache.enable(
     config.run.compile_cache_dir
-    or (run.parent if run else solver_lib.cache_dir()) / "compile_cache"
+    or (run.parent if run else run_dir_lib.cache_dir()) / "compile_cache"
   )
   if isinstance(sys.stdout, io.TextIOWrapper):
     # A terminal that can not show a character gets its escape.
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
 def chosen_config() -> config_lib.Config:
   """The named file's, else the run's, else the built-in one; then flags."""
   config = _CONFIG.value
-  run = solver_lib.find_run(_CHECKPOINT.value)
+  run = model_files.find_run(_CHECKPOINT.value)
   if run is not None and not cli.has_config_file():
     config = run_dir_lib.read_config(run)
     cli.apply_overrides(config)
@@ -76,6 +77,9 @@ def chosen_config() -> config_lib.Config:
 
 async def answer(config: config_lib.Config, tasks: list[task_lib.Task]) -> int:
   """Answers them in turn; 1 if one was lost to a failure."""
+  from agentflow_jax.assembly import solver as solver_lib
+  from agentflow_jax.rollout import transcript
+
   failed = False
   shown = transcript.Transcript(sys.stdout)
   async with solver_lib.open_solver(config, _CHECKPOINT.value) as solver:

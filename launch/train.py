@@ -13,21 +13,23 @@ report.html. The last line of stdout says what was reached.
 
 import asyncio
 import pathlib
+from typing import TYPE_CHECKING
 
 import host_settings
 
 host_settings.apply()  # before anything imports jax
 
-from agentflow_jax.assembly import trainer
 from agentflow_jax.core import config_validation
 from agentflow_jax.training import (
   cli,
   compile_cache,
-  progress,
+  model_files,
   run_dir,
-  run_parts,
   stop_signal,
 )
+
+if TYPE_CHECKING:
+  from agentflow_jax.training import run_parts
 
 _CONFIG = cli.define_config_flag()
 
@@ -36,12 +38,17 @@ def main(argv: list[str]) -> None:
   del argv
   config = _CONFIG.value
   config_validation.validate(config)
+  if config.model.checkpoint:
+    model_files.check_model(config.model.checkpoint)
   name = cli.config_name()
   path = config.run.run_dir or f"runs/{name}-seed{config.run.seed}"
   with (
     stop_signal.StopSignal() as stop,
     run_dir.RunDir.open(path, config) as opened,
   ):
+    from agentflow_jax.assembly import trainer
+    from agentflow_jax.training import progress
+
     compile_cache.enable(
       config.run.compile_cache_dir or opened.path.parent / "compile_cache"
     )
@@ -54,7 +61,7 @@ def main(argv: list[str]) -> None:
       print(summary(name.upper(), result, opened.path))
 
 
-def summary(name: str, result: run_parts.Result, path: pathlib.Path) -> str:
+def summary(name: str, result: "run_parts.Result", path: pathlib.Path) -> str:
   """The last line of stdout: what a complete run reached."""
   parts = {"held_out_after": f"{result.after:.2f}"}
   if result.before is not None:

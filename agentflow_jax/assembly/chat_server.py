@@ -31,7 +31,6 @@ from agentflow_jax.engines import local
 from agentflow_jax.models import sharding
 from agentflow_jax.training import model_loading
 
-TOKEN_VARIABLE = "SERVE_TOKEN"
 _STREAM = "serve"
 
 

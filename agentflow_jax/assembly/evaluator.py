@@ -22,9 +22,8 @@ from agentflow_jax.evaluation import (
   benchmark_runner,
 )
 from agentflow_jax.rollout import group_rollout
+from agentflow_jax.training import run_dir as run_dir_lib
 
-AGENT = "agent"
-SOLVERS = (AGENT, *baselines.KINDS)
 _STREAM = "benchmark"
 # Where the work is done and how fast; none of it changes an answer.
 _NOT_SETTINGS = ("run", "mesh", "rollout", "training", "learner", "warm_start")
@@ -40,7 +39,7 @@ class Request:
   benchmarks: Mapping[str, Sequence[task_lib.Task]]
   out: pathlib.Path
   checkpoint: str = ""
-  solver: str = AGENT
+  solver: str = baselines.AGENT
   trials: int = 1
   retry_lost: bool = False
 
@@ -103,7 +102,7 @@ async def open_answerers(
   Raises:
     ConfigError: the config asks for a model and there is no checkpoint.
   """
-  plays = request.solver == AGENT
+  plays = request.solver == baselines.AGENT
   if plays and request.checkpoint:
     async with solver_lib.open_solver(
       config, request.checkpoint, slots=config.sampler.slots
@@ -116,7 +115,7 @@ async def open_answerers(
     stack.push_async_callback(engines.aclose)
     agents = None
     if plays:
-      data_dir = pathlib.Path(config.tasks.data_dir or solver_lib.cache_dir())
+      data_dir = pathlib.Path(config.tasks.data_dir or run_dir_lib.cache_dir())
       toolbox = agents_lib.build_toolbox(
         engines, world_lib.search_index(config, data_dir)
       )
@@ -164,7 +163,7 @@ def _plan(config: config_lib.Config, request: Request) -> benchmark_runner.Plan:
     "judge": config.engines.judge,
     "seed": config.run.seed,
   }
-  if request.solver == AGENT:
+  if request.solver == baselines.AGENT:
     settings["checkpoint"] = request.checkpoint
     settings["config"] = {
       name: section

@@ -21,6 +21,7 @@ from agentflow_jax.core import errors
 from agentflow_jax.learner import learner as learner_lib
 from agentflow_jax.learner import train_state
 from agentflow_jax.models import sharding
+from agentflow_jax.rollout import recorder
 from agentflow_jax.training import (
   checkpointing,
   demonstrations,
@@ -86,7 +87,7 @@ def run(
   )
   shown.phase("reading trajectories")
   found = demonstrations.read(
-    demonstrations.find_files(rollouts),
+    recorder.find_files(rollouts),
     model.tokenizer,
     min_reward=min_reward,
     row_tokens=config.learner.row_tokens,

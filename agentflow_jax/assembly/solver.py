@@ -7,7 +7,6 @@ Nothing is written into the run.
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import pathlib
 from collections.abc import AsyncIterator
@@ -17,18 +16,16 @@ from absl import logging
 
 from agentflow_jax.agent import episode
 from agentflow_jax.assembly import agents as agents_lib
+from agentflow_jax.assembly import questions
 from agentflow_jax.assembly import samplers as samplers_lib
 from agentflow_jax.assembly import world as world_lib
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import errors
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.models import sharding
 from agentflow_jax.training import model_files, model_loading
 from agentflow_jax.training import run_dir as run_dir_lib
 
-_STREAM = "solve"
-_DATA_SOURCE = "user"
 # Questions come one by one: a slot for each module whose prompts grow.
 _SLOTS = 4
 
@@ -39,7 +36,8 @@ class Solver:
 
   Example:
     async with open_solver(config, "runs/quickstart-seed0") as solver:
-      trajectory = await solver.solve(to_task("What is the capital of Laos?"))
+      task = questions.to_task("What is the capital of Laos?")
+      trajectory = await solver.solve(task)
   """
 
   agents: agents_lib.Agents
@@ -51,47 +49,15 @@ class Solver:
     """One episode, with the limits of an evaluation.
 
     Args:
-      task: any; `to_task` makes one of a question.
+      task: any; `questions.to_task` makes one of a question.
       on_turn: told of every turn as it is finished.
 
     Returns:
       The unscored trajectory; a failed host is a StopReason in it.
     """
     return await self.agents.run(
-      task, 0, stream=_STREAM, evaluation=True, on_turn=on_turn
+      task, 0, stream=questions.STREAM, evaluation=True, on_turn=on_turn
     )
-
-
-def to_task(question: str) -> task_lib.Task:
-  """A user's question; equal ones draw equal tokens for equal seeds.
-
-  Raises:
-    UserError: the question is blank.
-  """
-  if not question.strip():
-    raise errors.UserError("the question is empty")
-  digest = hashlib.blake2b(question.encode("utf-8", "replace"), digest_size=8)
-  return task_lib.Task(
-    id=f"{_STREAM}/{digest.hexdigest()}",
-    question=question,
-    answers=(),
-    data_source=_DATA_SOURCE,
-  )
-
-
-def find_run(checkpoint: str | os.PathLike) -> pathlib.Path | None:
-  """The run directory that a checkpoint is, or lies in (its hf/ and base/)."""
-  directory = pathlib.Path(checkpoint).absolute()
-  for path in (directory, directory.parent):
-    if model_files.is_described(_as_run(path).model):
-      return path
-  return None
-
-
-def cache_dir() -> pathlib.Path:
-  """Where indexes and compiled programs go that belong to no run."""
-  root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-  return pathlib.Path(root).expanduser() / "agentflow_jax"
 
 
 @contextlib.asynccontextmanager
@@ -112,7 +78,7 @@ async def open_solver(
     CheckpointError: no model is there, or the one of "frozen" is not.
     ConfigError: the config does not fit the model or the devices.
   """
-  run = find_run(checkpoint)
+  run = model_files.find_run(checkpoint)
   # One replica: nothing here is split over data.
   tensor = config.mesh.tensor
   mesh = sharding.make_mesh(
@@ -122,7 +88,7 @@ async def open_solver(
     config, sampler=dataclasses.replace(config.sampler, slots=slots)
   )
   models = _load_models(config, checkpoint, run, mesh)
-  data_dir = config.tasks.data_dir or (run or cache_dir()) / "data"
+  data_dir = config.tasks.data_dir or (run or run_dir_lib.cache_dir()) / "data"
   async with samplers_lib.open_agents(
     config,
     models,
@@ -154,12 +120,7 @@ def _load_models(
     if config.model.checkpoint:
       frozen = load(config.model.checkpoint)
     elif run is not None:
-      frozen = load(_as_run(run).base)
+      frozen = load(run_dir_lib.for_paths(run).base)
     else:
       logging.info("frozen modules are answered by %s too", checkpoint)
   return samplers_lib.Models(policy=policy, frozen=frozen)
-
-
-def _as_run(path: pathlib.Path) -> run_dir_lib.RunDir:
-  """For its paths only; takes no lock."""
-  return run_dir_lib.RunDir(path, resumed=True, lock=None)

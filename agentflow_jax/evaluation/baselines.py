@@ -13,6 +13,8 @@ from agentflow_jax.rollout import group_rollout
 
 ORACLE, EMPTY, RANDOM = "oracle", "empty", "random"
 KINDS = (ORACLE, EMPTY, RANDOM)
+AGENT = "agent"  # no baseline: what is evaluated
+SOLVERS = (AGENT, *KINDS)
 
 
 def run_one(

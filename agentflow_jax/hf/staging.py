@@ -32,7 +32,7 @@ def replacing(
   Raises:
     CheckpointError: the target is taken or can not be written.
   """
-  _refuse_taken(directory, overwrite)
+  refuse_taken(directory, overwrite)
   try:
     with _staging(directory) as staging:
       yield staging
@@ -45,7 +45,8 @@ def write_json(file: pathlib.Path, value: Mapping[str, Any]) -> None:
   file.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _refuse_taken(directory: pathlib.Path, overwrite: bool) -> None:
+def refuse_taken(directory: pathlib.Path, overwrite: bool) -> None:
+  """Raises CheckpointError if `replacing` would: ask before long work."""
   if not directory.exists():
     return
   if not directory.is_dir():

@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agentflow_jax.core import errors, redaction
@@ -135,6 +135,23 @@ def redact_record(record: dict[str, Any], redact: Redact) -> dict[str, Any]:
   if clean == record:
     return record
   return _without_tokens(clean) | {"redacted": True}
+
+
+def find_files(paths: Sequence[str]) -> list[pathlib.Path]:
+  """Record files: those named, those in folders, a run's training rollouts.
+
+  Raises:
+    UserError: a path does not exist or holds no *.jsonl.
+  """
+  found = []
+  for path in map(pathlib.Path, paths):
+    rollouts = path / "rollouts" / "train"
+    folder = rollouts if rollouts.is_dir() else path
+    files = [path] if path.is_file() else sorted(folder.glob("*.jsonl"))
+    if not files:
+      raise errors.UserError(f"{path} is no record file and holds none")
+    found += files
+  return found
 
 
 def read_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:

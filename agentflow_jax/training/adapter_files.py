@@ -18,9 +18,10 @@ import numpy as np
 
 from agentflow_jax.core import errors
 from agentflow_jax.models import lora as lora_lib
+from agentflow_jax.training import model_files
 from agentflow_jax.training import run_dir as run_dir_lib
 
-_FILE = "adapter.json"
+_FILE = model_files.ADAPTERS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,6 @@
 import os
 import pathlib
 
-import jax
-
 
 def enable(directory: str | os.PathLike) -> None:
   """Caches every program that takes a noticeable time to compile.
@@ -13,6 +11,8 @@ def enable(directory: str | os.PathLike) -> None:
   cache by the program, its options and its own version, and the directory is
   the user's, like the run directory beside it.
   """
+  import jax  # whoever only reads flags does without (cli.py)
+
   path = pathlib.Path(directory).absolute()
   path.mkdir(parents=True, exist_ok=True)
   jax.config.update("jax_compilation_cache_dir", str(path))

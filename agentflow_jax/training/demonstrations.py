@@ -59,23 +59,6 @@ class Demonstrations:
     return f"{value:08x}"
 
 
-def find_files(paths: Sequence[str]) -> list[pathlib.Path]:
-  """Record files: those named, those in folders, a run's training rollouts.
-
-  Raises:
-    UserError: a path does not exist or holds no *.jsonl.
-  """
-  found = []
-  for path in map(pathlib.Path, paths):
-    rollouts = path / "rollouts" / "train"
-    folder = rollouts if rollouts.is_dir() else path
-    files = [path] if path.is_file() else sorted(folder.glob("*.jsonl"))
-    if not files:
-      raise errors.UserError(f"{path} is no record file and holds none")
-    found += files
-  return found
-
-
 def read(
   files: Sequence[pathlib.Path],
   tokenizer: hf_tokenizer.HfTokenizer,

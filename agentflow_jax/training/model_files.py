@@ -1,7 +1,10 @@
-"""The small files of a model: architecture.json and tokenizer/.
+"""The small files of a model: architecture.json, tokenizer/, adapter.json.
 
 A run has them in RUN_DIR/model, a model of its own beside its parameters.
 architecture.json is written last, so a directory that has it has the rest.
+
+What a directory is can be asked without jax: a launch script refuses a wrong
+one before it loads anything.
 """
 
 import dataclasses
@@ -9,12 +12,15 @@ import json
 import os
 import pathlib
 import shutil
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from agentflow_jax.core import errors
-from agentflow_jax.models import architecture as architecture_lib
 from agentflow_jax.training import run_dir as run_dir_lib
 
+if TYPE_CHECKING:  # it imports jax
+  from agentflow_jax.models import architecture as architecture_lib
+
+ADAPTERS = "adapter.json"  # only where a run trains adapters
 _ARCHITECTURE = "architecture.json"
 _TOKENIZER = "tokenizer"
 
@@ -27,7 +33,7 @@ class SavableTokenizer(Protocol):
 
 def save_description(
   directory: str | os.PathLike,
-  arch: architecture_lib.Architecture,
+  arch: "architecture_lib.Architecture",
   tokenizer: SavableTokenizer,
 ) -> None:
   """Writes both; does nothing where they are already (a resumed run).
@@ -53,14 +59,54 @@ def is_described(directory: pathlib.Path) -> bool:
   return (directory / _ARCHITECTURE).exists()
 
 
+def refuse_described(directory: pathlib.Path) -> None:
+  """Raises CheckpointError where a new model can not go."""
+  if is_described(directory):
+    raise errors.CheckpointError(f"{directory} holds a model already")
+
+
+def find_run(checkpoint: str | os.PathLike) -> pathlib.Path | None:
+  """The run directory that a checkpoint is, or lies in (its hf/ and base/)."""
+  directory = pathlib.Path(checkpoint).absolute()
+  for path in (directory, directory.parent):
+    if is_described(run_dir_lib.for_paths(path).model):
+      return path
+  return None
+
+
+def check_model(checkpoint: str | os.PathLike) -> None:
+  """Raises CheckpointError unless it is a run, a model or of Hugging Face."""
+  directory = pathlib.Path(checkpoint).absolute()
+  if not (
+    is_described(directory)
+    or is_described(run_dir_lib.for_paths(directory).model)
+    or (directory / "config.json").exists()
+  ):
+    raise errors.CheckpointError(
+      f"{directory} is no model: it holds neither architecture.json (a "
+      "model), model/architecture.json (a run) nor config.json (Hugging Face)"
+    )
+
+
+def check_adapters(checkpoint: str | os.PathLike) -> None:
+  """Raises CheckpointError unless it is a run that trained adapters."""
+  directory = pathlib.Path(checkpoint).absolute()
+  if not (run_dir_lib.for_paths(directory).model / ADAPTERS).exists():
+    raise errors.CheckpointError(
+      f"{directory} is no run that trained adapters (model.lora.rank > 0)"
+    )
+
+
 def tokenizer_dir(directory: pathlib.Path) -> pathlib.Path:
   return directory / _TOKENIZER
 
 
 def read_architecture(
   directory: str | os.PathLike,
-) -> architecture_lib.Architecture:
+) -> "architecture_lib.Architecture":
   """Raises CheckpointError, naming the file, when it can not be read."""
+  from agentflow_jax.models import architecture as architecture_lib
+
   file = pathlib.Path(directory) / _ARCHITECTURE
   try:
     fields = json.loads(file.read_text(encoding="utf-8"))

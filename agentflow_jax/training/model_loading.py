@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from agentflow_jax.core import errors
 from agentflow_jax.hf import importing
 from agentflow_jax.hf import tokenizer as hf_tokenizer
 from agentflow_jax.models import architecture as architecture_lib
@@ -62,8 +61,7 @@ def save_model(
   Raises CheckpointError when the directory holds a model, or writing fails.
   """
   directory = pathlib.Path(directory).absolute()
-  if model_files.is_described(directory):
-    raise errors.CheckpointError(f"{directory} holds a model already")
+  model_files.refuse_described(directory)
   if array_store.is_primary():
     array_store.remove(directory / _PARAMS)  # of an attempt that was killed
   with array_store.ArrayWriter() as writer:
@@ -93,14 +91,15 @@ def load_model(
   Raises:
     CheckpointError: none of the three, incomplete, or it does not fit.
   """
+  model_files.check_model(directory)
   directory = pathlib.Path(directory).absolute()
-  run = run_dir_lib.RunDir(directory, resumed=True, lock=None)
+  run = run_dir_lib.for_paths(directory)
   kind = {"mesh": mesh, "param_dtype": param_dtype}
   if model_files.is_described(directory):
     described, arrays = directory, directory / _PARAMS
   elif model_files.is_described(run.model):
     described, arrays = run.model, _best_checkpoint(run)
-  elif (directory / "config.json").exists():
+  else:
     arch, params = importing.load_checkpoint(
       directory,
       dtype=dtype or "float32",
@@ -110,11 +109,6 @@ def load_model(
     )
     tokenizer = hf_tokenizer.HfTokenizer.from_directory(directory)
     return LoadedModel(arch=arch, params=params, tokenizer=tokenizer)
-  else:
-    raise errors.CheckpointError(
-      f"{directory} is no model: it holds neither architecture.json (a "
-      "model), model/architecture.json (a run) nor config.json (Hugging Face)"
-    )
   arch = model_files.read_architecture(described)
   arch = dataclasses.replace(arch, dtype=dtype or arch.dtype, remat=remat)
   description = adapter_files.read(described)
@@ -137,13 +131,11 @@ def load_adapters(directory: str | os.PathLike) -> LoadedAdapters:
   Raises:
     CheckpointError: it is no run that trained adapters, or incomplete.
   """
+  model_files.check_adapters(directory)
   directory = pathlib.Path(directory).absolute()
-  run = run_dir_lib.RunDir(directory, resumed=True, lock=None)
+  run = run_dir_lib.for_paths(directory)
   description = adapter_files.read(run.model)
-  if description is None:
-    raise errors.CheckpointError(
-      f"{directory} is no run that trained adapters (model.lora.rank > 0)"
-    )
+  assert description is not None  # it was there a moment ago
   arch = dataclasses.replace(
     model_files.read_architecture(run.model), lora=description.lora
   )

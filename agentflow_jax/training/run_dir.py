@@ -146,6 +146,11 @@ class RunDir:
     self.close()
 
 
+def for_paths(path: str | os.PathLike) -> RunDir:
+  """A run directory to look things up in; takes no lock."""
+  return RunDir(pathlib.Path(path), resumed=True, lock=None)
+
+
 def read_config(path: str | os.PathLike) -> config_lib.Config:
   """The config a run was last started with.
 
@@ -174,6 +179,12 @@ def read_config(path: str | os.PathLike) -> config_lib.Config:
     value = tuple(value) if isinstance(value, list) else value
     config_validation.put(config, key, value)
   return config
+
+
+def cache_dir() -> pathlib.Path:
+  """Where indexes and compiled programs go that belong to no run."""
+  root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+  return pathlib.Path(root).expanduser() / "agentflow_jax"
 
 
 def atomic_write(path: pathlib.Path, text: str) -> None:

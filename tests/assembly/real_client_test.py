@@ -12,6 +12,7 @@ import pytest
 import served
 
 from agentflow_jax.assembly import chat_server
+from agentflow_jax.assembly import questions as questions_lib
 from agentflow_jax.assembly import solver as solver_lib
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import config_validation
@@ -60,7 +61,7 @@ def _config(api, **engines) -> config_lib.Config:
 def _solve(config, checkpoint):
   async def main():
     async with solver_lib.open_solver(config, checkpoint) as solver:
-      question = solver_lib.to_task("What is the capital of Laos?")
+      question = questions_lib.to_task("What is the capital of Laos?")
       return await solver.solve(question), solver.engines.metrics()
 
   return asyncio.run(main())

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from agentflow_jax.assembly import sft, solver
+from agentflow_jax.assembly import sft
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
@@ -23,6 +23,7 @@ from agentflow_jax.testing import tiny_model
 from agentflow_jax.training import (
   checkpointing,
   metrics_writer,
+  model_files,
   model_loading,
   progress,
 )
@@ -145,7 +146,7 @@ def test_it_learns_what_was_said(start, whole):
   losses = [line["loss"] for line in metrics_writer.read_metrics(whole)]
   assert len(losses) == 6
   assert losses[-1] < 0.7 * losses[0]
-  assert solver.find_run(whole) == whole
+  assert model_files.find_run(whole) == whole
   assert run_dir_lib.read_config(whole).model.checkpoint == str(start / "base")
   record = json.loads((whole / "sft.json").read_text())
   assert record["counts"]["tokenised"] == 8

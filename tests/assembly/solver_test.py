@@ -7,6 +7,7 @@ import json
 import pytest
 
 from agentflow_jax.assembly import agents as agents_lib
+from agentflow_jax.assembly import questions as questions_lib
 from agentflow_jax.assembly import solver as solver_lib
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import config_validation, errors
@@ -63,7 +64,7 @@ def _solve(config, checkpoint, *questions):
   async def run():
     async with solver_lib.open_solver(config, checkpoint) as solver:
       return [
-        await solver.solve(solver_lib.to_task(question))
+        await solver.solve(questions_lib.to_task(question))
         for question in questions
       ]
 
@@ -100,7 +101,7 @@ def test_turns_are_shown_as_they_happen_and_hostile_text_is_text(tmp_path):
     lengths.append((turn.index, file.getvalue().count("Turn ")))
 
   async def run():
-    trajectory = await solver.solve(solver_lib.to_task(_QUESTION), on_turn)
+    trajectory = await solver.solve(questions_lib.to_task(_QUESTION), on_turn)
     await toolbox.aclose()
     return trajectory
 
@@ -123,7 +124,7 @@ def test_turns_are_shown_as_they_happen_and_hostile_text_is_text(tmp_path):
 def test_a_hugging_face_directory_answers_alone(hf_dir, tmp_path, monkeypatch):
   """The index is built in the user's cache; equal seeds give equal tokens."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  assert solver_lib.find_run(hf_dir) is None
+  assert model_files.find_run(hf_dir) is None
   config = _config()
   first, again, other = _solve(config, hf_dir, _QUESTION, _QUESTION, "Why?")
   (index,) = (tmp_path / "agentflow_jax" / "data").iterdir()
@@ -158,8 +159,8 @@ def test_a_run_answers_with_its_policy_and_its_start_model(tmp_path):
     ) as saved:
       saved.save(1, {"params": policy}, {}, wait=True)
     # Another process holds the run: reading it does not disturb.
-    assert solver_lib.find_run(path) == path
-    assert solver_lib.find_run(run.base) == path
+    assert model_files.find_run(path) == path
+    assert model_files.find_run(run.base) == path
     (own,) = _solve(config, path, _QUESTION)
     (start,) = _solve(config, run.base, _QUESTION)
   assert run_dir_lib.read_config(path) == config
@@ -179,7 +180,7 @@ def test_mistakes_are_user_errors(hf_dir, tmp_path):
   with pytest.raises(errors.CheckpointError, match="is no model"):
     _solve(config, tmp_path / "nothing", _QUESTION)
   with pytest.raises(errors.UserError, match="the question is empty"):
-    solver_lib.to_task(" \n")
+    questions_lib.to_task(" \n")
   config.mesh.tensor = 3
   with pytest.raises(errors.ConfigError, match="tensor"):
     _solve(config, hf_dir, _QUESTION)

@@ -129,12 +129,12 @@ def test_runs_folders_and_files_are_found(tmp_path):
     folder.mkdir(parents=True)
     (folder / "a.jsonl").touch()
   (train / "b.jsonl").touch()
-  names = demonstrations.find_files([str(tmp_path / "run")])
+  names = recorder.find_files([str(tmp_path / "run")])
   assert names == [train / "a.jsonl", train / "b.jsonl"]  # nothing held out
-  asked = demonstrations.find_files([str(evaluation), str(train / "b.jsonl")])
+  asked = recorder.find_files([str(evaluation), str(train / "b.jsonl")])
   assert asked == [evaluation / "a.jsonl", train / "b.jsonl"]
   with pytest.raises(errors.UserError, match="is no record file"):
-    demonstrations.find_files([str(tmp_path)])
+    recorder.find_files([str(tmp_path)])
 
 
 def test_an_epoch_has_every_trajectory_once_in_a_new_order(tmp_path, tokenizer):

@@ -231,6 +231,7 @@ def test_the_command_trains_and_says_so(start, tmp_path):
   ("arguments", "needle"),
   [
     (["--out=x"], "checkpoint"),
+    (["--checkpoint=/nonexistent"], "/nonexistent is no model"),
     (["--rollouts=/nonexistent"], "/nonexistent"),
     (["--config.learner.lr=1"], "--config.learner.lr does not apply"),
     (["--epochs=0"], "epochs"),
@@ -251,3 +252,4 @@ def test_mistakes_are_one_line_and_exit_code_2(
   assert done.stdout == ""
   assert len(done.stderr.strip().splitlines()) == 1, done.stderr
   assert needle in done.stderr
+  assert not (tmp_path / "run").exists()

@@ -18,13 +18,17 @@ _ROOT = pathlib.Path(__file__).parents[2]
     ("--config.rollout.tasks=many", ("rollout.tasks", "an integer", "many")),
     ("--config.training.tensorboard=2", ("training.tensorboard",)),
     ("--config.sampler.top_p=0.5", ("sampler.top_p", "training needs")),
+    (
+      "--config.warm_start.enabled=0 --config.model.checkpoint=/nonexistent",
+      ("/nonexistent is no model",),
+    ),
   ],
 )
 def test_a_mistake_is_one_line_that_names_the_key(tmp_path, argument, words):
   run_dir = tmp_path / "run"
   done = subprocess.run(
     [sys.executable, "launch/train.py", "--config=configs/quickstart.py"]
-    + [f"--config.run.run_dir={run_dir}", argument],
+    + [f"--config.run.run_dir={run_dir}", *argument.split()],
     cwd=_ROOT,
     env=os.environ | {"AGENTFLOW_HOST_SETTINGS": "0"},
     capture_output=True,

@@ -14,8 +14,6 @@ from agentflow_jax.testing import tiny_model
 
 _LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 
-pytestmark = pytest.mark.slow
-
 
 def _run(script, *arguments):
   return subprocess.run(
@@ -39,12 +37,16 @@ def hf_dir(tmp_path_factory):
   return path / "model"
 
 
+@pytest.mark.slow
 def test_there_and_back_keeps_every_bit(hf_dir, tmp_path):
   done = _run(
     "import_hf.py", f"--hf_dir={hf_dir}", f"--out={tmp_path / 'native'}"
   )
   assert done.returncode == 0, done.stderr
   assert done.stdout == ""
+  again = _run("import_hf.py", "--hf_dir=x", f"--out={tmp_path / 'native'}")
+  assert again.returncode == 2
+  assert "holds a model already" in again.stderr
   done = _run(
     "export_hf.py",
     f"--checkpoint={tmp_path / 'native'}",
@@ -66,6 +68,7 @@ def test_there_and_back_keeps_every_bit(hf_dir, tmp_path):
   assert first.eos_ids == second.eos_ids
 
 
+@pytest.mark.slow
 def test_a_hugging_face_directory_can_be_exported_in_bfloat16(hf_dir, tmp_path):
   out = tmp_path / "half"
   arguments = (f"--checkpoint={hf_dir}", f"--out={out}")

@@ -6,8 +6,9 @@ lists -> calls travel to that loop and back. The session lives in one task of
 one loop, as the SDK wants it, so the tools work from any event loop.
 
 A server is a program or service of the user's choice and is trusted as such;
-what it returns is not: it is text, cut and neutralised like any tool output. A
-server process gets no environment but PATH and HOME. A service gets what is in
+what it returns is not: it is text, bounded before it is read
+(tools/mcp_transport.py), cut and neutralised like any tool output. A server
+process gets no environment but PATH and HOME. A service gets what is in
 MCP_NAME_TOKEN (NAME in capitals), if anything, as a bearer token.
 
 Needs the extra: pip install "agentflow_jax[mcp]".
@@ -21,7 +22,7 @@ import re
 import shlex
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from agentflow_jax.core import engine as engine_lib
@@ -36,6 +37,10 @@ _MAX_DESCRIPTION_CHARS = 2000
 # the members of a group take to ask the same, and no longer.
 _CACHE_S = 60.0
 _NAME = re.compile(r"[^A-Za-z0-9_]+")
+
+
+class _TooLongError(errors.ToolHostError):
+  """A server answered, with more than is kept."""
 
 
 class McpServer:
@@ -57,7 +62,7 @@ class McpServer:
       raise errors.ConfigError(
         f"tools.mcp_servers: {entry!r} is not NAME=COMMAND or NAME=URL"
       )
-    self._mcp = _import_mcp()
+    self._mcp, self._transports = _import_mcp()
     self._loop = asyncio.new_event_loop()
     self._ready: concurrent.futures.Future = concurrent.futures.Future()
     self._closing = asyncio.Event()
@@ -82,7 +87,7 @@ class McpServer:
     """Runs `make(session)` on the session's loop.
 
     Raises:
-      ToolHostError: the connection is gone.
+      ToolHostError: the connection is gone, or the answer is too long.
     """
     if not self._thread.is_alive() or self._session is None:
       raise errors.ToolHostError(f"the MCP server {self.name!r} is gone")
@@ -95,9 +100,10 @@ class McpServer:
     try:
       return await coroutine
     except (self._mcp.MCPError, OSError, RuntimeError) as error:
-      raise errors.ToolHostError(
-        f"the MCP server {self.name!r} failed: {error}"
-      ) from error
+      kind = errors.ToolHostError
+      if self._transports.is_too_long(error):
+        kind = _TooLongError
+      raise kind(f"the MCP server {self.name!r} failed: {error}") from error
 
   async def aclose(self) -> None:
     """Ends the session and the server's process. Idempotent."""
@@ -142,37 +148,18 @@ class McpServer:
 
   def _transport(self) -> Any:
     if self._where.startswith(("http://", "https://")):
-      return self._http_transport()
+      token = os.environ.get(token_variable(self.name), "")
+      return self._transports.service(self._where, token)
     command, *arguments = shlex.split(self._where)
-    return self._mcp.stdio_client(
-      self._mcp.StdioServerParameters(
-        command=command,
-        args=arguments,
-        env={
-          name: os.environ[name]
-          for name in ("PATH", "HOME")
-          if name in os.environ
-        },
-      )
+    return self._transports.program(
+      command,
+      arguments,
+      {
+        name: os.environ[name]
+        for name in ("PATH", "HOME")
+        if name in os.environ
+      },
     )
-
-  @contextlib.asynccontextmanager
-  async def _http_transport(self) -> AsyncIterator[Any]:
-    from mcp.client import streamable_http
-    from mcp.shared import _httpx_utils  # the SDK's own limits, and our header
-
-    token = os.environ.get(token_variable(self.name), "")
-    async with contextlib.AsyncExitStack() as stack:
-      client = None
-      if token:
-        client = await stack.enter_async_context(
-          _httpx_utils.create_mcp_http_client(
-            headers={"Authorization": f"Bearer {token}"}
-          )
-        )
-      yield await stack.enter_async_context(
-        streamable_http.streamable_http_client(self._where, http_client=client)
-      )
 
 
 def token_variable(server: str) -> str:
@@ -210,14 +197,22 @@ class McpTool:
   ) -> tool_lib.ToolResult:
     """Calls the tool; an error the server reports is EXECUTION.
 
+    An answer that is too long is LIMIT.
+
     Raises:
       ToolHostError: the server failed or is gone (retryable).
     """
     del context
     started_s = time.perf_counter()
-    answer = await self._server.call(
-      lambda session: session.call_tool(self._name, dict(arguments))
-    )
+    try:
+      answer = await self._server.call(
+        lambda session: session.call_tool(self._name, dict(arguments))
+      )
+    except _TooLongError as error:
+      # What was asked for is too much; asking again would bring it again.
+      return tool_lib.ToolResult(
+        output=str(error), error=tool_lib.ToolErrorKind.LIMIT
+      )
     text = "\n".join(
       str(part.text) if getattr(part, "text", None) else f"[{part.type}]"
       for part in answer.content
@@ -271,12 +266,15 @@ def _innermost(error: BaseException) -> str:
   return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def _import_mcp() -> Any:
+def _import_mcp() -> tuple[Any, Any]:
+  """The SDK, and our transports for it."""
   try:
     import mcp
+
+    from agentflow_jax.tools import mcp_transport
   except ImportError as error:
     raise errors.UserError(
       "MCP tools need the extra: pip install 'agentflow_jax[mcp]', or empty "
       "tools.mcp_servers"
     ) from error
-  return mcp
+  return mcp, mcp_transport

@@ -90,7 +90,8 @@ def _read(body, kind):
   asyncio.run(tool.execute(arguments, context))
 
 
-def _memory_kib(name):
+def memory_kib(name):
+  """A line of this process's status, such as "VmRSS"."""
   # Not ru_maxrss: a child inherits that from the process it was forked from.
   for line in pathlib.Path("/proc/self/status").read_text().splitlines():
     if line.startswith(name):
@@ -103,10 +104,10 @@ def measure(page, kind):
   body = page().encode()[: fetching.MAX_BYTES]
   ctypes.CDLL(None).malloc_trim(0)  # nothing finds room in what was freed
   pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is now
-  before, started_s = _memory_kib("VmRSS"), time.process_time()
+  before, started_s = memory_kib("VmRSS"), time.process_time()
   _read(body, kind)
   seconds = time.process_time() - started_s
-  grown = (_memory_kib("VmHWM") - before) / 1024
+  grown = (memory_kib("VmHWM") - before) / 1024
   return seconds, grown + len(body) / 2**20
 
 

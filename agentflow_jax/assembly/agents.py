@@ -208,7 +208,8 @@ def build_toolbox(
     return toolbox
   replay.keep_specs(chosen, (tool.spec for tool in toolbox.values()))
   return tools_registry.Toolbox(
-    {name: replay.tool(tool) for name, tool in toolbox.items()}
+    {name: replay.tool(tool) for name, tool in toolbox.items()},
+    config.call_timeout_s,
   )
 
 

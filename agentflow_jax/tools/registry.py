@@ -8,6 +8,7 @@ servers come after the enabled ones.
 
 import asyncio
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 from agentflow_jax.core import config as config_lib
@@ -42,6 +43,7 @@ _SANDBOXES: Mapping[str, Callable[[sandbox.Limits], sandbox.Sandbox]] = {
 _INDEX_CACHE_S = float("inf")  # a saved index does not change
 _WIKI_CACHE_S = 86400.0  # articles behind an API do, though seldom
 _WEB_CACHE_S = 3600.0
+_GRACE_S = 1.0  # for a check that is given up to clean up
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +60,18 @@ class Resources:
 
 
 class Toolbox(Mapping[str, hosted.HostedTool]):
-  """The tools of a run by their spec names, in the order of the config."""
+  """The tools of a run by their spec names, in the order of the config.
 
-  def __init__(self, tools: Mapping[str, metered.MeteredTool]):
+  Args:
+    tools: by name.
+    check_s: for how long one of them may be checked; `tools.call_timeout_s`.
+  """
+
+  def __init__(
+    self, tools: Mapping[str, metered.MeteredTool], check_s: float = math.inf
+  ):
     self._tools = dict(tools)
+    self._check_s = check_s
 
   def __getitem__(self, name: str) -> metered.MeteredTool:
     return self._tools[name]
@@ -81,13 +91,36 @@ class Toolbox(Mapping[str, hosted.HostedTool]):
     }
 
   async def check(self) -> None:
-    """Checks the tools one after the other; the first failure is raised."""
-    for tool in self._tools.values():
-      await tool.check()
+    """Checks the tools one after the other; the first failure is raised.
+
+    Raises:
+      ToolHostError: one did not come to an end in its time.
+      UserError, InfrastructureError: as `HostedTool.check`.
+    """
+    for name, tool in self._tools.items():
+      await _checked(name, tool, self._check_s)
 
   async def aclose(self) -> None:
     """Closes every tool. Idempotent."""
     await asyncio.gather(*(tool.aclose() for tool in self._tools.values()))
+
+
+async def _checked(name: str, tool: hosted.HostedTool, check_s: float) -> None:
+  """One check; what does not even end when it is cancelled is left behind."""
+  task = asyncio.ensure_future(tool.check())
+  try:
+    done, _ = await asyncio.wait(
+      {task}, timeout=check_s if math.isfinite(check_s) else None
+    )
+  finally:
+    task.cancel()
+  if not done:
+    await asyncio.wait({task}, timeout=_GRACE_S)
+    raise errors.ToolHostError(
+      f"the tool {name} did not end its check within {check_s:g} s "
+      "(tools.call_timeout_s)"
+    )
+  task.result()
 
 
 def _base_generator(
@@ -232,7 +265,7 @@ def build(config: config_lib.ToolsConfig, resources: Resources) -> Toolbox:
       raise errors.ConfigError(
         f"tools.enabled and tools.mcp_servers give {name!r} twice"
       )
-  return Toolbox(dict(zip(names, tools, strict=True)))
+  return Toolbox(dict(zip(names, tools, strict=True)), config.call_timeout_s)
 
 
 def _build_one(

@@ -13,6 +13,7 @@ import pytest
 
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import engine as engine_lib
+from agentflow_jax.core import errors
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.tools import registry
@@ -156,3 +157,12 @@ def test_a_program_ends_with_its_toolbox(how):
       asyncio.run(start())
   asyncio.run(toolbox.aclose())
   assert not _alive(pid)
+
+
+def test_the_check_of_a_silent_server_ends_in_time():
+  toolbox = _toolbox(f"{_RAW} silent", call_timeout_s=0.5)
+  started_s = time.monotonic()
+  with pytest.raises(errors.ToolHostError, match="raw_pid_Tool did not .* 0.5"):
+    asyncio.run(toolbox.check())
+  assert time.monotonic() - started_s < 5.0
+  asyncio.run(toolbox.aclose())

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -205,3 +206,83 @@ loaded = {name.split(".")[0] for name in sys.modules}
 assert not loaded & {"bm25s", "scipy", "torch", "transformers"}, loaded
 """
   subprocess.run([sys.executable, "-c", program], check=True)
+
+
+class _Checked:
+  """A tool of whose check a test knows how it went."""
+
+  def __init__(self, check):
+    self.went = []
+    self._check = check
+
+  async def check(self):
+    try:
+      await self._check()
+    except asyncio.CancelledError:
+      self.went.append("cancelled")
+      raise
+    self.went.append("done")
+
+
+async def _nothing():
+  pass
+
+
+async def _hang():
+  await asyncio.sleep(600)
+
+
+async def _hang_on():
+  try:
+    await asyncio.sleep(600)
+  except asyncio.CancelledError:
+    await asyncio.sleep(20)
+
+
+def test_a_check_that_hangs_is_named_and_given_up(monkeypatch):
+  monkeypatch.setattr(registry, "_GRACE_S", 0.1)
+
+  async def check(hanging, **others):
+    tools = {"Quick": _Checked(_nothing), "Hanging": hanging, **others}
+    with pytest.raises(errors.ToolHostError, match="Hanging did not end its"):
+      await registry.Toolbox(tools, 0.2).check()
+    return [tool.went for tool in tools.values()]
+
+  later = _Checked(_hang)
+  went = asyncio.run(check(_Checked(_hang), Later=later))
+  assert went == [["done"], ["cancelled"], []]
+  # One that does not give up either is left; nobody waits for it.
+  started_s = time.monotonic()
+
+  async def left():
+    await check(_Checked(_hang_on))
+    return time.monotonic() - started_s
+
+  assert asyncio.run(left()) < 10.0
+
+
+def test_a_check_is_cancelled_with_its_toolbox():
+  hanging = _Checked(_hang)
+
+  async def cancelled():
+    checking = asyncio.create_task(registry.Toolbox({"A": hanging}).check())
+    await asyncio.sleep(0.05)
+    checking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+      await checking
+    await asyncio.sleep(0.05)
+    return list(hanging.went)
+
+  assert asyncio.run(cancelled()) == ["cancelled"]
+
+
+def test_a_check_fails_as_the_tool_says():
+  async def missing():
+    raise errors.UserError("no key")
+
+  async def timed_out():
+    raise TimeoutError("of its own")
+
+  for check, kind in ((missing, errors.UserError), (timed_out, TimeoutError)):
+    with pytest.raises(kind):
+      asyncio.run(registry.Toolbox({"A": _Checked(check)}, 9.0).check())

@@ -2,8 +2,9 @@
 
 Flow: Python -> jax devices -> memory -> keys -> engines -> tools, each a
 `Finding`. A key is reported as present or missing, its value never. The
-policy and the frozen model are not loaded: a tool that asks one of them is
-checked with a stand-in, and its finding says so.
+policy and the frozen model are loaded, for one token, if the config names a
+checkpoint; a tool that asks one of them is checked with a stand-in all the
+same, and its finding says so.
 """
 
 import contextlib
@@ -30,9 +31,11 @@ from agentflow_jax.tools import (
   search_services,
   user_tools,
 )
+from agentflow_jax.tools import text as text_lib
 
 _MIN_MEMORY_GB = 2.0
 _CHECK_S = 60.0
+_MAX_REASON_CHARS = 400  # a device that is full lists all that fills it
 _MODELS = (providers.TRAINABLE, providers.FROZEN)
 
 
@@ -156,13 +159,14 @@ async def _engines_and_tools(
     return
   async with contextlib.aclosing(engines):
     asked: set[str] = set()
+    model: Finding | None = None  # both begin as the same one
     for role, name in flows.engine_names(config).items():
       if name in asked:
         continue
       asked.add(name)
       if name in _MODELS:
-        detail = "a model of the run, loaded when it starts"
-        yield Finding(what=f"engine {name}", ok=True, detail=detail)
+        model = model or await _model(config, name)
+        yield dataclasses.replace(model, what=f"engine {name}")
       elif name == providers.SCRIPTED:
         detail = "rules of this package, nothing to reach"
         yield Finding(what=f"engine {name}", ok=True, detail=detail)
@@ -172,6 +176,28 @@ async def _engines_and_tools(
     with tempfile.TemporaryDirectory() as scratch:
       async for finding in _tools(config, engines, pathlib.Path(scratch)):
         yield finding
+
+
+async def _model(config: config_lib.Config, name: str) -> Finding:
+  what = f"engine {name}"
+  if not config.model.checkpoint:
+    detail = "a model of the run, loaded when it starts"
+    return Finding(what=what, ok=True, detail=detail)
+  from agentflow_jax.assembly import model_check  # jax, and all the learner's
+
+  started_s = time.perf_counter()
+  try:
+    found = await model_check.sample_one_token(config, name)
+  except (
+    errors.UserError,
+    errors.InfrastructureError,
+    errors.PromptTooLongError,
+  ) as error:
+    reason = text_lib.one_line(str(error), _MAX_REASON_CHARS)
+    return Finding(what=what, ok=False, detail=reason)
+  spent_s = time.perf_counter() - started_s
+  detail = f"loaded and sampled one token in {spent_s:.1f} s, {found}"
+  return Finding(what=what, ok=True, detail=detail)
 
 
 async def _tools(

@@ -3,12 +3,22 @@
 import asyncio
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
 from agentflow_jax.assembly import doctor
 from agentflow_jax.core import config as config_lib
+from agentflow_jax.hf import exporting, tokenizer_training
+from agentflow_jax.testing import tiny_model
 from agentflow_jax.tools import user_tools
+from agentflow_jax.training import checkpointing, model_files, model_loading
+from agentflow_jax.training import run_dir as run_dir_lib
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -97,3 +107,143 @@ def test_the_script_fails_if_anything_does():
   assert lines[-1] == "1 failed"
   assert all(line[:4] in ("ok  ", "FAIL") for line in lines[:-1])
   assert "canary" not in done.stdout + done.stderr
+
+
+_VOCAB = 300
+
+
+@pytest.fixture(scope="module")
+def hf_dir(tmp_path_factory):
+  path = tmp_path_factory.mktemp("hf")
+  tokenizer = tokenizer_training.train_tokenizer(
+    ["Question: 2 + 2 = the capital of Laos " * 9], _VOCAB, path / "tokenizer"
+  )
+  arch = tiny_model.tiny_architecture(vocab_size=_VOCAB)
+  exporting.export_checkpoint(
+    path / "model", arch, tiny_model.tiny_params(arch), tokenizer=tokenizer
+  )
+  return path / "model"
+
+
+def _of_a_model(checkpoint):
+  config = config_lib.Config()
+  config.model.checkpoint = str(checkpoint)
+  config.tools.enabled = ()
+  config.engines.executor = config.engines.tool = "frozen"
+  config.engines.verifier = config.engines.generator = "scripted:worldfacts"
+  config.sampler.max_prompt_tokens = 256
+  config.sampler.max_completion_tokens = 8
+  config.sampler.prefill_chunk_tokens = 32
+  return config
+
+
+def _said_of_the_policy(config):
+  found = _findings(config)
+  policy, frozen = found["engine trainable"], found["engine frozen"]
+  assert (policy.ok, policy.detail) == (frozen.ok, frozen.detail)
+  assert "\n" not in policy.detail
+  return policy.ok, policy.detail
+
+
+def test_a_model_is_loaded_and_says_a_token(hf_dir, monkeypatch):
+  loads = []
+  load = model_loading.load_model
+  monkeypatch.setattr(
+    model_loading,
+    "load_model",
+    lambda *args, **kwargs: loads.append(args) or load(*args, **kwargs),
+  )
+  ok, said = _said_of_the_policy(_of_a_model(hf_dir))
+  assert ok
+  assert "sampled one token in" in said
+  assert "0.0M parameters on" in said
+  assert loads == [(str(hf_dir),)]  # once, for both
+  ok, said = _said_of_the_policy(_of_a_model(""))
+  assert (ok, said) == (True, "a model of the run, loaded when it starts")
+
+
+def test_a_run_and_its_start_model_are_models(tmp_path):
+  arch = tiny_model.tiny_architecture(vocab_size=_VOCAB)
+  params = tiny_model.tiny_params(arch)
+  tokenizer = tokenizer_training.train_tokenizer(
+    ["the capital of Laos " * 9], _VOCAB, tmp_path / "tokenizer"
+  )
+  path = tmp_path / "run"
+  with run_dir_lib.RunDir.open(path, config_lib.Config()) as run:
+    model_loading.save_model(run.base, arch, params, tokenizer)
+    model_files.save_description(run.model, arch, tokenizer)
+    ok, said = _said_of_the_policy(_of_a_model(path))
+    assert (ok, "no complete checkpoint" in said) == (False, True), said
+    with checkpointing.Checkpointer(
+      run.checkpoints, keep_last=1, keep_best=True
+    ) as saved:
+      saved.save(1, {"params": params}, {}, wait=True)
+    for model in (path, run.base):
+      ok, said = _said_of_the_policy(_of_a_model(model))
+      assert (ok, "sampled one token" in said) == (True, True), said
+
+
+def _truncated(path):
+  file = path / "model.safetensors"
+  file.write_bytes(file.read_bytes()[:-1000])
+
+
+def _small_vocabulary(path):
+  """The model knows fewer ids than its tokenizer writes."""
+  arch = tiny_model.tiny_architecture(vocab_size=20)
+  params = tiny_model.tiny_params(arch)
+  exporting.export_checkpoint(path / "small", arch, params)
+  for name in ("config.json", "model.safetensors"):
+    (path / "small" / name).replace(path / name)
+
+
+def _not_numbers(path):
+  tensors = safetensors.numpy.load_file(path / "model.safetensors")
+  tensors["model.norm.weight"] = tensors["model.norm.weight"] * np.nan
+  safetensors.numpy.save_file(tensors, path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+  ("damage", "reason"),
+  [
+    (shutil.rmtree, "is no model"),
+    (
+      lambda path: (path / "model.safetensors").unlink(),
+      "has neither",
+    ),
+    (lambda path: (path / "tokenizer.json").unlink(), "no such file"),
+    (lambda path: (path / "config.json").write_text("{"), "config.json"),
+    (_truncated, "model.safetensors"),
+    (_small_vocabulary, "prompt ids must be in"),
+    (_not_numbers, "its weights give no probabilities"),
+  ],
+)
+def test_what_is_wrong_with_a_checkpoint_is_one_line(
+  hf_dir, tmp_path, damage, reason
+):
+  copy = tmp_path / "model"
+  shutil.copytree(hf_dir, copy)
+  damage(copy)
+  ok, said = _said_of_the_policy(_of_a_model(copy))
+  assert not ok
+  assert str(copy) in said
+  assert reason in said
+
+
+def test_a_config_that_does_not_fit_the_model_is_found(hf_dir):
+  config = _of_a_model(hf_dir)
+  config.sampler.max_prompt_tokens = 4096
+  ok, said = _said_of_the_policy(config)
+  assert not ok
+  assert "512" in said
+
+
+def test_a_full_device_is_a_finding(hf_dir, monkeypatch):
+  def full(*args, **kwargs):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: full\n" * 999)
+
+  monkeypatch.setattr(model_loading, "load_model", full)
+  ok, said = _said_of_the_policy(_of_a_model(hf_dir))
+  assert not ok
+  assert f"{hf_dir}: RESOURCE_EXHAUSTED: full" in said
+  assert len(said) < 500

@@ -8,7 +8,9 @@ with --name, --columns and --scorer. A source is a file (.jsonl, .json,
 dataset's.
 
 Bad rows are written to quarantine.jsonl with file, line and reason; above 1 %
-the source is refused. With --held_out, questions that are in one of those
+the source is refused. With --scorer=evidence an answer counts if all pages it
+rests on were found (supporting_facts, paragraphs, or gold_pids with
+--passages). With --held_out, questions that are in one of those
 sets as well (equal, or 8-gram Jaccard of .5) are left out and quarantined.
 
 Example:
@@ -16,6 +18,8 @@ Example:
     --data_dir=data
   python launch/prepare_data.py --dataset=custom --name=quiz --scorer=qa_match \
     --source=quiz.parquet --columns=question=prompt,answers=gold --data_dir=data
+  python launch/prepare_data.py --dataset=two_wiki --source=two_wiki.jsonl \
+    --passages=corpus.jsonl --scorer=evidence --data_dir=data
   python launch/train.py --config.tasks.data_dir=data \
     --config.tasks.train=mix:tfds:gsm8k@1,tfds:quiz@3
 """
@@ -30,6 +34,8 @@ from agentflow_jax.rewards import registry
 from agentflow_jax.tasks import sources
 from agentflow_jax.tasks.datasets import (
   checking,
+  corpora,
+  evidence,
   formats,
   overlap,
   raw_rows,
@@ -38,6 +44,7 @@ from agentflow_jax.tasks.datasets import (
 from agentflow_jax.training import cli
 
 _CUSTOM = "custom"
+_CUSTOM_SCORER = "qa_match"
 _DATASET = flags.DEFINE_enum(
   "dataset", None, [*formats.FORMATS, _CUSTOM], "What it is.", required=True
 )
@@ -57,7 +64,13 @@ _COLUMNS = flags.DEFINE_string(
   "columns", "", "For custom: id=..,question=..,answers=..,options=..,family=.."
 )
 _SCORER = flags.DEFINE_enum(
-  "scorer", "qa_match", sorted(registry.SCORERS), "For custom: the rule."
+  "scorer", None, sorted(registry.NAMES), "The rule, if not the dataset's own."
+)
+_PASSAGES = flags.DEFINE_string(
+  "passages", "", "The corpus whose ids a column gold_pids names."
+)
+_ONLY_WITH_EVIDENCE = flags.DEFINE_bool(
+  "only_with_evidence", False, "Leave out rows that name no supporting page."
 )
 _HELD_OUT = flags.DEFINE_list(
   "held_out", [], "Task sources (tfds:NAME, jsonl:PATH) not to be trained on."
@@ -74,9 +87,16 @@ def main(argv: list[str]) -> None:
     raise errors.UserError(
       f"--name={name}: lower-case letters, digits and _ only"
     )
-  checked = checking.check(
-    raw_rows.read(pathlib.Path(_SOURCE.value), _SPLIT.value), _format(), name
-  )
+  rows = raw_rows.read(pathlib.Path(_SOURCE.value), _SPLIT.value)
+  if _PASSAGES.value:
+    passages = corpora.passages(pathlib.Path(_PASSAGES.value))
+    rows = evidence.name_pids(
+      rows,
+      {pid: evidence.beginning(title, text) for pid, title, text in passages},
+    )
+  if _ONLY_WITH_EVIDENCE.value:
+    rows = evidence.without_unnamed(rows)
+  checked = checking.check(rows, _format(), name)
   checked = without_held_out(checked, _HELD_OUT.value, _DATA_DIR.value)
   about = store.write(
     _DATA_DIR.value,
@@ -123,11 +143,14 @@ def _format() -> formats.Format:
   if _DATASET.value != _CUSTOM:
     if _COLUMNS.value:
       raise errors.UserError("--columns is for --dataset=custom")
-    return formats.FORMATS[_DATASET.value]
+    own = formats.FORMATS[_DATASET.value]
+    return evidence.with_scorer(own, _SCORER.value) if _SCORER.value else own
   if not _NAME.value:
     raise errors.UserError("--dataset=custom needs a --name")
   try:
-    columns = formats.ColumnMap.parse(_COLUMNS.value, _SCORER.value)
+    columns = formats.ColumnMap.parse(
+      _COLUMNS.value, _SCORER.value or _CUSTOM_SCORER
+    )
   except ValueError as error:
     raise errors.UserError(f"--columns: {error}") from error
   return formats.custom(columns)

@@ -28,6 +28,7 @@ from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.engines import scripted
 from agentflow_jax.rollout import replay as replay_lib
+from agentflow_jax.tasks.searching import rules as search_rules
 from agentflow_jax.tasks.worldfacts import rules, tag_rules
 from agentflow_jax.tools import metered
 from agentflow_jax.tools import registry as tools_registry
@@ -98,8 +99,15 @@ class Engines:
     replay = replay_lib.open_replay(
       config.rollout.replay, config.rollout.replay_dir
     )
-    world_rules = {**rules.rules(), **tag_rules.rules()}
-    own = {providers.SCRIPTED: scripted.ScriptedEngine(world_rules), **models}
+    own = {
+      providers.SCRIPTED_WORLDFACTS: scripted.ScriptedEngine(
+        {**rules.rules(), **tag_rules.rules()}, providers.SCRIPTED_WORLDFACTS
+      ),
+      providers.SCRIPTED_SEARCH: scripted.ScriptedEngine(
+        search_rules.rules(), providers.SCRIPTED_SEARCH
+      ),
+      **models,
+    }
     built: dict[object, engine_stack.Stack] = {}
     stacks = {}
     for role, name in flows.engine_names(config).items():

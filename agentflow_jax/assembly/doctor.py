@@ -167,7 +167,7 @@ async def _engines_and_tools(
       if name in _MODELS:
         model = model or await _model(config, name)
         yield dataclasses.replace(model, what=f"engine {name}")
-      elif name == providers.SCRIPTED:
+      elif name in providers.SCRIPTED:
         detail = "rules of this package, nothing to reach"
         yield Finding(what=f"engine {name}", ok=True, detail=detail)
       else:

@@ -13,7 +13,7 @@ from agentflow_jax.assembly import judging, samplers
 from agentflow_jax.assembly import solver as solver_lib
 from agentflow_jax.assembly import world as world_lib
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import errors
+from agentflow_jax.core import errors, token_estimate
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.evaluation import (
@@ -122,7 +122,7 @@ async def open_answerers(
       stack.push_async_callback(toolbox.aclose)
       await toolbox.check()
       agents = agents_lib.build_agents(
-        engines, toolbox, count_tokens=lambda text: len(text.encode("utf-8"))
+        engines, toolbox, count_tokens=token_estimate.estimate_tokens
       )
     yield agents, engines
 

@@ -20,6 +20,7 @@ from agentflow_jax.tasks import order
 from agentflow_jax.training import (
   adapter_files,
   imitation,
+  lessons,
   model_files,
   model_loading,
   traces,
@@ -106,7 +107,7 @@ async def _warm_start(
   report("running random-strategy episodes")
   found = await collect_traces(world)
   report("training the tokenizer")
-  tokenizer = warm_start.train_tokenizer(
+  tokenizer = lessons.of(config).train_tokenizer(
     found, config.warm_start.vocab_size, run_dir.path / "tokenizer"
   )
   arch = dataclasses.replace(
@@ -140,8 +141,11 @@ async def collect_traces(world: world_lib.World) -> list[traces.Trace]:
     stack.push_async_callback(engines.aclose)
     toolbox = agents_lib.build_toolbox(engines, world.index_dir)
     stack.push_async_callback(toolbox.aclose)
+    planner_rule = traces.random_planner(
+      lessons.of(config).random_plan, list(toolbox)
+    )
     planner = scripted.ScriptedEngine(
-      {messages_lib.ModuleRole.PLANNER: traces.random_planner(list(toolbox))}
+      {messages_lib.ModuleRole.PLANNER: planner_rule}
     )
     engines = agents_lib.Engines.of(config, {agents_lib.TRAINABLE: planner})
     stack.push_async_callback(engines.aclose)

@@ -97,6 +97,7 @@ class EnginesConfig:
 
   "trainable" = the policy, "frozen" = the start model (shared with the KL
   reference), "scripted:worldfacts" = the rules of the embedded world,
+  "scripted:search" = rules that search for what the planner says, and go on,
   "PROVIDER:MODEL" = a model behind an API (core/providers.py), e.g.
   "openai:gpt-4o-mini" or "vllm:Qwen/Qwen2.5-7B-Instruct".
   """
@@ -165,6 +166,8 @@ class ToolsConfig:
   # What launch/build_index.py wrote; "" = the index worldfacts builds.
   search_index_dir: str = ""
   search_top_k: int = 3  # Results that a search returns
+  # Characters of a passage that wikipedia_search shows; 0 = all.
+  search_passage_chars: int = 0
   # An OpenAI-compatible embedding API for dense search; "" = BM25.
   embedding_url: str = ""
   embedding_model: str = ""  # The model to ask for at embedding_url
@@ -289,9 +292,12 @@ class LearnerConfig(learner_presets.Preset):
 
 @dataclasses.dataclass
 class WarmStartConfig:
-  """Teach a random planner the format, with random strategy (worldfacts)."""
+  """Teach a random planner the format, with random strategy.
 
-  enabled: bool = False  # Needs worldfacts and no checkpoint
+  For worldfacts, and for whatever the rules of scripted:search search for.
+  """
+
+  enabled: bool = False  # Needs one of these and no checkpoint
   vocab_size: int = 4096  # Tokens of the tokenizer that is trained
   # Optimizer steps of stage 1: repeat random token segments (forms copying).
   copy_steps: int = 600
@@ -302,6 +308,8 @@ class WarmStartConfig:
   imitation_steps: int = 600  # Optimizer steps of stage 2
   imitation_rows: int = 16  # Rows of learner.row_tokens per step of stage 2
   imitation_lr: float = 2e-3  # Peak learning rate of stage 2
+  # Plans imitated per prompt: the episode's, and others drawn at random.
+  plans_per_prompt: int = 1
   # Share of traces whose names are replaced by made-up ones.
   renamed_share: float = 0.8
 

@@ -15,6 +15,7 @@ from agentflow_jax.core import (
   lora_config,
   providers,
   task_specs,
+  warm_start_rules,
 )
 
 _SOURCES = (
@@ -32,7 +33,8 @@ def _is_source(spec: str) -> bool:
 
 
 def _scripted(config: config_lib.Config) -> bool:
-  return providers.SCRIPTED in flows.engine_names(config).values()
+  names = flows.engine_names(config).values()
+  return providers.SCRIPTED_WORLDFACTS in names
 
 
 def _frozen(config: config_lib.Config) -> bool:
@@ -306,27 +308,7 @@ RULES: tuple[config_rule.Rule, ...] = (
     ),
     training=True,
   ),
-  config_rule.Rule(
-    fields=("warm_start.enabled", "model.checkpoint"),
-    broken=lambda c: c.warm_start.enabled and bool(c.model.checkpoint),
-    why="the warm start begins from random weights, not from a checkpoint",
-    training=True,
-  ),
-  config_rule.Rule(
-    fields=("warm_start.enabled", "tasks.train"),
-    broken=lambda c: c.warm_start.enabled and c.tasks.train != "worldfacts",
-    why="the warm start is written for worldfacts",
-    training=True,
-  ),
-  config_rule.Rule(
-    fields=("warm_start.enabled", "agent.prompt_style", "agent.plan_format"),
-    broken=lambda c: (
-      c.warm_start.enabled
-      and (c.agent.prompt_style, c.agent.plan_format) != ("compact", "labelled")
-    ),
-    why="the warm start teaches labelled plans for compact prompts",
-    training=True,
-  ),
+  *warm_start_rules.RULES,
   *flows.RULES,
   engine_rules.JUDGE,
   *(

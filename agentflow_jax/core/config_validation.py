@@ -114,6 +114,7 @@ RANGES: Mapping[str, Range] = types.MappingProxyType(
     "tools.max_output_chars": _AT_LEAST_1,
     "tools.max_output_tokens": _AT_LEAST_1,
     "tools.search_top_k": _AT_LEAST_1,
+    "tools.search_passage_chars": _AT_LEAST_0,
     "tools.python_timeout_s": _POSITIVE,
     "tools.python_memory_mb": _AT_LEAST_1,
     "tools.python_max_output_chars": _AT_LEAST_1,
@@ -158,6 +159,7 @@ RANGES: Mapping[str, Range] = types.MappingProxyType(
     "warm_start.copy_batch_tokens": _AT_LEAST_1,
     "warm_start.copy_lr": _POSITIVE,
     "warm_start.traces": _AT_LEAST_1,
+    "warm_start.plans_per_prompt": _AT_LEAST_1,
     "warm_start.imitation_steps": _AT_LEAST_0,
     "warm_start.imitation_rows": _AT_LEAST_1,
     "warm_start.imitation_lr": _POSITIVE,
@@ -297,7 +299,12 @@ def _wrong_engines(config: config_lib.Config) -> Iterator[str]:
     if providers.is_known(name) or (role == config_lib.JUDGE and not name):
       continue
     provider, colon, _ = name.partition(":")
-    likely = nearest(f"{provider}{colon}", providers.known_forms())
+    # A model may be called anything; what is scripted, only a few things.
+    scripted = any(
+      rules.startswith(f"{provider}:") for rules in providers.SCRIPTED
+    )
+    written = name if scripted else f"{provider}{colon}"
+    likely = nearest(written, providers.known_forms())
     if likely.endswith(":"):
       likely += "MODEL"
     yield (

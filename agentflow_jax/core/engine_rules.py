@@ -72,7 +72,7 @@ def _kinds(engine: _RoleEngine) -> tuple[config_rule.Rule, ...]:
       fields=engine.fields(*sampling),
       broken=lambda c: (
         (
-          engine.name(c) in (providers.TRAINABLE, providers.SCRIPTED)
+          engine.name(c) in (providers.TRAINABLE, *providers.SCRIPTED)
           or engine.role == config_lib.JUDGE
         )
         and engine.changed(c, *sampling)
@@ -123,6 +123,8 @@ def _values(engine: _RoleEngine) -> tuple[config_rule.Rule, ...]:
 
 JUDGE = config_rule.Rule(
   fields=("engines.judge",),
-  broken=lambda c: c.engines.judge in (providers.TRAINABLE, providers.SCRIPTED),
+  broken=lambda c: (
+    c.engines.judge in (providers.TRAINABLE, *providers.SCRIPTED)
+  ),
   why="a judge is a PROVIDER:MODEL or frozen: it must not change in training",
 )

@@ -3,6 +3,7 @@
   trainable            the policy
   frozen               the start model, which is also the KL reference
   scripted:worldfacts  the rules of the embedded world
+  scripted:search      rules that search for whatever the planner says
   PROVIDER:MODEL       a language model behind an HTTP API, see PROVIDERS
 
 A name is read exactly: the provider is what stands before the first colon and
@@ -18,8 +19,10 @@ from collections.abc import Iterable, Mapping
 
 TRAINABLE = "trainable"
 FROZEN = "frozen"
-SCRIPTED = "scripted:worldfacts"
-LOCAL = (TRAINABLE, FROZEN, SCRIPTED)
+SCRIPTED_WORLDFACTS = "scripted:worldfacts"
+SCRIPTED_SEARCH = "scripted:search"
+SCRIPTED = (SCRIPTED_WORLDFACTS, SCRIPTED_SEARCH)
+LOCAL = (TRAINABLE, FROZEN, *SCRIPTED)
 
 # SamplingParams' fields under the API's names; "seed" is made from the call.
 _COMMON = ("temperature", "top_p", "stop")

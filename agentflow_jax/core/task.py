@@ -25,3 +25,6 @@ class Task:
   scorer: str = "exact_match"
   family: str = ""
   options: tuple[str, ...] = ()  # texts without their letters, A first
+  # How the results' lines of the pages that an answer rests on begin:
+  # "Title:" or "Title: First words"; for scorers of searches.
+  evidence: tuple[str, ...] = ()

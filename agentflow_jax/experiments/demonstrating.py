@@ -15,7 +15,7 @@ from agentflow_jax.assembly import agents as agents_lib
 from agentflow_jax.assembly import evaluator, judging, samplers
 from agentflow_jax.assembly import world as world_lib
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import errors, providers
+from agentflow_jax.core import errors, providers, token_estimate
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
@@ -127,7 +127,7 @@ async def _open_teacher(
 def _count_tokens(config: config_lib.Config) -> Callable[[str], int]:
   """As the model counts that will imitate: it cuts long memories likewise."""
   if not config.model.checkpoint:
-    return lambda text: len(text.encode("utf-8"))
+    return token_estimate.estimate_tokens
   path = pathlib.Path(config.model.checkpoint)
   described = [
     one for one in (path, path / "model") if model_files.is_described(one)

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from agentflow_jax.core import task as task_lib
+from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.rewards import (
+  evidence,
   exact_match,
   gaia_match,
   game24,
@@ -37,6 +39,16 @@ SCORERS: Mapping[str, Scorer] = {
   ),
   "gaia": _of_answers(gaia_match.gaia),
 }
+
+# The same for rules that look at what an episode did.
+TRAJECTORY_SCORERS: Mapping[
+  str, Callable[[trajectory_lib.Trajectory], float]
+] = {
+  "evidence": evidence.evidence,
+  "evidence_or_answer": evidence.evidence_or_answer,
+}
+
+NAMES = frozenset((*SCORERS, *TRAJECTORY_SCORERS))
 
 # These may wait for another process; they are called in a thread.
 BLOCKING = frozenset({"math"})

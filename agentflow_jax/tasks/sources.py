@@ -8,8 +8,9 @@
 | `mix:SPEC@WEIGHT@LIMIT,..` | several of these (mixture.py) |
 
 A line of a file needs `id`, `question` and `answers` (a text or a list of
-texts); `data_source`, `scorer`, `family` and `options` may be given, other
-fields are left alone. A bad line is an error with its place, never skipped.
+texts); `data_source`, `scorer`, `family`, `options` and `evidence` may be
+given, other fields are left alone. A bad line is an error with its place, never
+skipped.
 
 What this does not do: shuffle or repeat (order.py), score (rewards).
 """
@@ -137,6 +138,7 @@ class RecordSource:
     return task_lib.Task(
       answers=_decoded(record["answers"]),
       options=_decoded(record.get("options", ())),
+      evidence=_decoded(record.get("evidence", ())),
       **texts,
     )
 
@@ -213,18 +215,23 @@ def _task(line: str) -> task_lib.Task:
     answers = [answers]
   if not isinstance(answers, list) or not answers:
     raise ValueError("'answers' must be a text or a list of texts")
-  options = row.get("options", [])
-  if not isinstance(options, list):
-    raise ValueError("'options' must be a list of texts")
   given = {name: row[name] for name in _OPTIONAL_FIELDS if name in row}
   fields = {"data_source": "jsonl", **given}
   return task_lib.Task(
     id=_text(row.get("id"), "id"),
     question=_text(row.get("question"), "question"),
     answers=tuple(_text(answer, "answers") for answer in answers),
-    options=tuple(_text(text, "options") for text in options),
+    options=_texts(row, "options"),
+    evidence=_texts(row, "evidence"),
     **{name: _text(value, name) for name, value in fields.items()},
   )
+
+
+def _texts(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
+  values = row.get(name, [])
+  if not isinstance(values, list):
+    raise ValueError(f"{name!r} must be a list of texts")
+  return tuple(_text(value, name) for value in values)
 
 
 def _text(value: Any, name: str) -> str:

@@ -158,7 +158,11 @@ def _wikipedia_search(
     index = search_index.open_index(
       config.search_index_dir or resources.search_index_dir, _embedder(config)
     )
-  return wikipedia_search.WikipediaSearch(index, top_k=config.search_top_k)
+  return wikipedia_search.WikipediaSearch(
+    index,
+    top_k=config.search_top_k,
+    passage_chars=config.search_passage_chars,
+  )
 
 
 def _google_search(

@@ -53,8 +53,19 @@ class WikipediaSearch:
   `ToolResult(output="Laos: Laos is a country in Asia. ...")`.
   """
 
-  def __init__(self, index: search_index.SearchIndex, *, top_k: int = 3):
-    """Searches `index`, `top_k` passages per query, from 1.
+  def __init__(
+    self,
+    index: search_index.SearchIndex,
+    *,
+    top_k: int = 3,
+    passage_chars: int = 0,
+  ):
+    """Searches `index`.
+
+    Args:
+      index: what is searched.
+      top_k: passages per query, from 1.
+      passage_chars: of a passage's text that are shown, whole words; 0 = all.
 
     Raises:
       ConfigError: `top_k` is below 1.
@@ -65,6 +76,7 @@ class WikipediaSearch:
       )
     self._index = index
     self._top_k = top_k
+    self._passage_chars = passage_chars
 
   @property
   def spec(self) -> tool_lib.ToolSpec:
@@ -88,7 +100,7 @@ class WikipediaSearch:
         output="no passage matches", error=tool_lib.ToolErrorKind.NO_RESULT
       )
     return tool_lib.ToolResult(
-      output="\n".join(_line(hit) for hit in hits),
+      output="\n".join(_line(hit, self._passage_chars) for hit in hits),
       duration_s=time.perf_counter() - started_s,
     )
 
@@ -104,6 +116,10 @@ class WikipediaSearch:
     """Nothing to release: the index is mapped memory."""
 
 
-def _line(hit: bm25_index.Hit) -> str:
+def _line(hit: bm25_index.Hit, max_chars: int) -> str:
   title = " ".join(hit.passage.title.split())
-  return f"{title}: {' '.join(hit.passage.text.split())}"
+  text = " ".join(hit.passage.text.split())
+  if 0 < max_chars < len(text):
+    # Not within a word, unless the text is one.
+    text = text[:max_chars].rpartition(" ")[0] or text[:max_chars]
+  return f"{title}: {text}"

@@ -11,10 +11,9 @@ Phrases begin with a line break or a space, so that they never cut a word.
 
 import collections
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from agentflow_jax.core import messages as messages_lib
-from agentflow_jax.tasks.worldfacts import names, relations
 from agentflow_jax.training import traces as traces_lib
 
 # How often a phrase stands in the episodes at least, and how many there are.
@@ -24,15 +23,23 @@ _MAX_PHRASES = 256
 _BAR = " | "
 # What a chat shows at every turn.
 _ROLES = ("user", "assistant")
-_FIELD = re.compile(r"\{[a-z]+\}")
 _LABEL = re.compile(r"[A-Z][A-Za-z -]{1,18}:")
 
 
-def common_phrases(found: Sequence[traces_lib.Trace]) -> list[str]:
-  """Phrases of episodes and pages, the most common first.
+def common_phrases(
+  found: Sequence[traces_lib.Trace],
+  is_phrase: Callable[[str], bool],
+  others: Sequence[str] = (),
+) -> list[str]:
+  """Phrases of episodes, the most common first.
+
+  Args:
+    found: random-strategy episodes.
+    is_phrase: whether a common stretch may be one token; not if it has a name.
+    others: phrases beside those of the episodes.
 
   Example: "\\nSub-Goal: find the currency", "\\nVerdict: CONTINUE",
-  " | find the currency", " Its currency is the".
+  " | find the currency".
   """
   counts = collections.Counter(
     phrase
@@ -40,14 +47,12 @@ def common_phrases(found: Sequence[traces_lib.Trace]) -> list[str]:
     for text in (trace.prompts[-1], *trace.plans)
     for phrase in _of_lines(text)
   )
-  finder = names.known_names()
   common = [
     phrase
     for phrase, count in sorted(counts.items(), key=lambda c: (-c[1], c[0]))
-    if count >= max(_MIN_COUNT, _MIN_SHARE * len(found))
-    and not finder.find(phrase)
+    if count >= max(_MIN_COUNT, _MIN_SHARE * len(found)) and is_phrase(phrase)
   ]
-  phrases = [messages_lib.CONTEXT, *_ROLES, *_of_pages(), *common]
+  phrases = [messages_lib.CONTEXT, *_ROLES, *others, *common]
   return list(dict.fromkeys(phrases))[:_MAX_PHRASES]
 
 
@@ -62,11 +67,3 @@ def _of_lines(text: str) -> Iterable[str]:
       yield f"{_BAR}{parts[-1]}"
     elif " " in line:
       yield f"\n{line}"
-
-
-def _of_pages() -> Iterable[str]:
-  """What stands between the fields of the pages' sentences."""
-  for attribute in relations.attributes():
-    for part in _FIELD.split(attribute.sentence):
-      if " " in part.strip():
-        yield f" {part.strip()}"

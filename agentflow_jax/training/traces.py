@@ -1,15 +1,14 @@
 """Random-strategy episodes as texts, and as samples with made-up names.
 
-Flow: tasks -> episodes whose planner is `random_plan` -> Trace (what the
-planner was shown and what it wrote, turn by turn) -> TrainingSamples, most of
-them with every name replaced. The episodes run through the same code as all
+Flow: tasks -> episodes whose planner is a lesson's (lessons.py) -> Trace (what
+the planner was shown and what it wrote, turn by turn) -> TrainingSamples, most
+of them with every name replaced. The episodes run through the same code as all
 others, so the planner learns to read exactly what it will be shown.
 """
 
 import dataclasses
-import functools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -17,25 +16,15 @@ from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import protocols, training_sample
 from agentflow_jax.core import trajectory as trajectory_lib
-from agentflow_jax.tasks.worldfacts import (
-  facts,
-  names,
-  random_strategy,
-  renaming,
-  stems,
-)
+from agentflow_jax.tasks import prompt_reader
 
-# Searching has many sub-goals, each unlikely; below temperature 1 they lose to
-# the one sub-goal of the generalist, so searching weighs a little more.
-_STRATEGY = random_strategy.StrategySettings(search_weight=1.1)
+# A prompt, where choices come from, the tools' names -> a plan.
+RandomPlan = Callable[[str, random.Random, Sequence[str]], str]
+# All texts of a trace -> the same with made-up names, one text per text.
+Rename = Callable[[Sequence[str], random.Random], list[str]]
 # Of plans that break off. Nobody imitates them, but a planner has to know what
 # its prompt looks like after one, or its first slip is the end of its episode.
 _BROKEN_SHARE = 0.08
-# Of made-up names that go on with a word more than the old one, and how often
-# a small one comes before it ("Life of Pi"): the end of a name is hard to tell.
-_LONGER_SHARE = 0.25
-_JOINT_SHARE = 0.2
-_JOINTS = ("of", "of the", "the")  # none that goes on in a question
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +35,14 @@ class Trace:
   plans: tuple[str, ...]
 
 
-def random_planner(tool_names: Sequence[str]):
+def random_planner(plan: RandomPlan, tool_names: Sequence[str]):
   """A rule for a ScriptedEngine: the random strategy, seeded by the call."""
-  finder = names.known_names()
 
   def rule(text: str, context: engine_lib.CallContext) -> str:
     low, high = context.key_words()
     rng = random.Random(low | high << 32)
-    plan = random_strategy.random_plan(text, rng, tool_names, _STRATEGY, finder)
-    return plan.split("\n")[0] if rng.random() < _BROKEN_SHARE else plan
+    written = plan(text, rng, tool_names)
+    return written.split("\n")[0] if rng.random() < _BROKEN_SHARE else written
 
   return rule
 
@@ -74,11 +62,28 @@ def from_trajectory(trajectory: trajectory_lib.Trajectory) -> Trace:
   )
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Variation:
+  """How an episode is imitated.
+
+  `rename` makes up names in `renamed_share` of the episodes. Every prompt is
+  imitated with `plans` plans, the episode's own and others that `plan` draws:
+  they share the prompt, so in a packed tree they cost next to nothing.
+
+  Example: `Variation(plan=random_plan, plans=8)`.
+  """
+
+  plan: RandomPlan
+  plans: int = 1
+  rename: Rename | None = None
+  renamed_share: float = 0.0
+
+
 def sample_stream(
   traces: Sequence[Trace],
   tokenizer: protocols.Tokenizer,
+  variation: Variation,
   *,
-  renamed_share: float,
   seed: int,
 ) -> Iterator[list[training_sample.TrainingSample]]:
   """Endless: the samples of one trace after the other, in shuffled epochs.
@@ -86,50 +91,56 @@ def sample_stream(
   Args:
     traces: at least one.
     tokenizer: prompts are rendered as one user message.
-    renamed_share: share of traces whose names and numbers are made up.
-    seed: of the order and the names.
+    variation: names and further plans.
+    seed: of the order, the plans and the names.
 
   Yields:
-    One sample per turn, weight 1, no advantage, behavior logprobs 0.
+    `variation.plans` samples per turn, weight 1, no advantage, behavior
+    logprobs 0.
   """
   rng = random.Random(seed)
-  maker = stems.NameMaker(facts.real_entities())
-  make_name = functools.partial(_make_name, maker)
-  cut = functools.lru_cache(maxsize=None)(names.known_names().cut)
   order = list(range(len(traces)))
   while True:
     rng.shuffle(order)
     for index in order:
       trace = traces[index]
-      texts = [*trace.prompts, *trace.plans]
-      if rng.random() < renamed_share:
-        # Every epoch cuts the same texts; it costs as much as encoding them.
-        texts = renaming.rename(
-          [cut(text) for text in texts], rng, make_name, numbers=True
-        )
       turns = len(trace.prompts)
+      asked = [t for t in range(turns) for _ in range(variation.plans)]
+      plans = [
+        trace.plans[t]
+        if n % variation.plans == 0
+        else _draw(variation.plan, trace.prompts[t], rng)
+        for n, t in enumerate(asked)
+      ]
+      texts = [*trace.prompts, *plans]
+      if variation.rename and rng.random() < variation.renamed_share:
+        texts = variation.rename(texts, rng)
+      prompts = [_prompt_ids(tokenizer, text) for text in texts[:turns]]
       yield [
-        _sample(tokenizer, texts[t], texts[turns + t], index, t)
-        for t in range(turns)
+        _sample(tokenizer, prompts[t], texts[turns + n], index, t)
+        for n, t in enumerate(asked)
       ]
 
 
-def _make_name(maker: stems.NameMaker, rng: random.Random, old: str) -> str:
-  words = [maker.name(rng, old)]
-  if rng.random() < _LONGER_SHARE:
-    if rng.random() < _JOINT_SHARE:
-      words.append(rng.choice(_JOINTS))
-    words.append(maker.word(rng))
-  return " ".join(words)
+def _draw(plan: RandomPlan, prompt: str, rng: random.Random) -> str:
+  return plan(prompt, rng, prompt_reader.tool_names(prompt))
+
+
+def _prompt_ids(tokenizer: protocols.Tokenizer, prompt: str) -> np.ndarray:
+  message = messages_lib.Message("user", prompt)
+  return np.asarray(tokenizer.render_chat([message]), np.int32)
 
 
 def _sample(
-  tokenizer: protocols.Tokenizer, prompt: str, plan: str, trace: int, turn: int
+  tokenizer: protocols.Tokenizer,
+  prompt_ids: np.ndarray,
+  plan: str,
+  trace: int,
+  turn: int,
 ) -> training_sample.TrainingSample:
-  message = messages_lib.Message("user", prompt)
   completion = [*tokenizer.encode(plan), tokenizer.eos_ids[0]]
   return training_sample.TrainingSample(
-    prompt_ids=np.asarray(tokenizer.render_chat([message]), np.int32),
+    prompt_ids=prompt_ids,
     completion_ids=np.asarray(completion, np.int32),
     behavior_logprobs=np.zeros(len(completion), np.float32),
     advantage=0.0,

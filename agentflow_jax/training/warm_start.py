@@ -19,48 +19,13 @@ from agentflow_jax.batching import device_batch, packing
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import training_sample
 from agentflow_jax.hf import tokenizer as tokenizer_lib
-from agentflow_jax.hf import tokenizer_training
 from agentflow_jax.learner import learner as learner_lib
 from agentflow_jax.models import architecture as architecture_lib
 from agentflow_jax.models import initialisation, transformer
-from agentflow_jax.tasks.worldfacts import facts, names, pages, stems
-from agentflow_jax.training import copying, imitation, phrases, traces
+from agentflow_jax.training import copying, imitation, lessons, traces
 
-# Of what bytes leave of a vocabulary, for phrases and for parts of names.
-_WHOLE_SHARE = 0.7
-_PAGE_REPEATS = 2
-_TOKENIZER_TRACES = 1500
 _DRILL_TOKENS = (32, 64)  # row length in the first and in the second half
 _POOL_TRACES = 64  # packed together, so that rows fill up
-
-
-def train_tokenizer(
-  found: Sequence[traces.Trace], vocab_size: int, directory
-) -> tokenizer_lib.HfTokenizer:
-  """A tokenizer for the pages and for what planners read and write.
-
-  Words of names are two tokens, a stem and an ending (stems.py); the rest is
-  learnt from texts without names.
-  """
-  finder = names.known_names()
-  texts = [f"{title}: {text}" for title, text in pages.real_passages()]
-  texts *= _PAGE_REPEATS
-  for trace in found[:_TOKENIZER_TRACES]:
-    # The last prompt holds all earlier ones.
-    texts += [trace.prompts[-1], *trace.plans]
-  maker = stems.NameMaker(facts.real_entities())
-  parts = [*maker.endings, *(f" {stem}" for stem in maker.stems)]
-  whole = phrases.common_phrases(found)
-  free = max(0, vocab_size - tokenizer_training.MIN_VOCAB)
-  room = max(0, int(_WHOLE_SHARE * free) - len(whole))
-  return tokenizer_training.train_tokenizer(
-    [piece for text in texts for piece in finder.cut(text)[::2]],
-    vocab_size,
-    directory,
-    whole,
-    parts[:room],
-    stems.ENDING_LETTERS,
-  )
 
 
 def train_planner(
@@ -136,7 +101,7 @@ def _imitation_batches(
   stream = traces.sample_stream(
     found,
     tokenizer,
-    renamed_share=settings.renamed_share,
+    lessons.variation(config),
     seed=config.run.seed,
   )
   rows: list[packing.PackedRow] = []

@@ -236,6 +236,16 @@ _BROKEN = [
     ("warm_start.enabled", "tasks.train"),
   ),
   (
+    {
+      "warm_start.enabled": True,
+      "tasks.train": "jsonl:a",
+      "tasks.evaluation": "jsonl:a",
+      "tools.search_index_dir": "b",
+      "engines.executor": "scripted:search",
+    },
+    ("warm_start.renamed_share", "engines.executor='scripted:search'"),
+  ),
+  (
     {"warm_start.enabled": True, "agent.prompt_style": "full"},
     ("warm_start.enabled", "agent.prompt_style"),
   ),

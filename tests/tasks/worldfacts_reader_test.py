@@ -6,6 +6,7 @@ from agentflow_jax.agent import memory as memory_lib
 from agentflow_jax.agent import prompts, quoting
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.core import trajectory as trajectory_lib
+from agentflow_jax.tasks import prompt_reader
 from agentflow_jax.tasks.worldfacts import facts, grammar, pages, reader
 from agentflow_jax.tools import base_generator, python_coder, wikipedia_search
 
@@ -70,11 +71,13 @@ def test_every_prompt_shows_the_same_question_and_memory(style):
     style=style,
   )
   for name, text in _all_prompts(memory).items():
-    prompt = reader.read_prompt(text)
+    prompt = prompt_reader.read_prompt(text)
     assert prompt.question == _QUESTION, name
     assert prompt.turns[:2] == (
-      reader.SeenTurn(tool_name=_SEARCH, result=_VIENTIANE, context="Laos"),
-      reader.SeenTurn(
+      prompt_reader.SeenTurn(
+        tool_name=_SEARCH, result=_VIENTIANE, context="Laos"
+      ),
+      prompt_reader.SeenTurn(
         tool_name=_SEARCH,
         result=f"{_LAOS}\n{_VIENTIANE}\nMali: Mali is a country.",
         context="Laos",
@@ -88,12 +91,12 @@ def test_every_prompt_shows_the_same_question_and_memory(style):
 def test_a_verifier_sees_the_number_of_the_open_turn():
   """The line behind the memory is not part of the last result."""
   memory = _render(_turn(0, _PYTHON, "129", verdict=False))
-  prompt = reader.read_prompt(_all_prompts(memory)["verifier"])
+  prompt = prompt_reader.read_prompt(_all_prompts(memory)["verifier"])
   assert reader.know(prompt.turns).numbers == [("129", 0)]
 
 
 def test_the_executor_s_step():
-  prompt = reader.read_prompt(_all_prompts("")["executor"])
+  prompt = prompt_reader.read_prompt(_all_prompts("")["executor"])
   assert (prompt.context, prompt.sub_goal, prompt.tool_name) == (
     "Laos",
     "find the currency",
@@ -104,7 +107,7 @@ def test_the_executor_s_step():
 
 
 def test_a_prompt_without_memory():
-  prompt = reader.read_prompt(
+  prompt = prompt_reader.read_prompt(
     prompts.base_answer(question=_QUESTION)[-1].content
   )
   assert prompt.question == _QUESTION
@@ -118,7 +121,7 @@ def test_an_unreadable_plan_is_no_tool_s_turn():
     {**_turn(1, _SEARCH), "decision": failure},
     _turn(2, _SEARCH, _VIENTIANE),
   )
-  turns = reader.read_prompt(_all_prompts(memory)["compact"]).turns
+  turns = prompt_reader.read_prompt(_all_prompts(memory)["compact"]).turns
   assert [turn.tool_name for turn in turns] == [_SEARCH, "", _SEARCH]
   assert [turn.result for turn in turns] == [
     _LAOS,
@@ -131,7 +134,7 @@ def test_an_unreadable_plan_is_no_tool_s_turn():
 def test_every_fact_of_every_page_is_read_back():
   """What pages.py writes and reader.py reads are one language."""
   for _, title, text in pages.passages():
-    turn = reader.SeenTurn(tool_name=_SEARCH, result=f"{title}: {text}")
+    turn = prompt_reader.SeenTurn(tool_name=_SEARCH, result=f"{title}: {text}")
     known = reader.know([turn]).facts
     assert known == {
       (title.lower(), attribute): (values[0], 0)
@@ -151,14 +154,16 @@ def test_facts_need_a_search_and_their_own_page():
     (_SEARCH, "Laos: Its currency is the [."),
     (_SEARCH, f"Laos: {'x' * 1000}. Its currency is the kip."),
   ]:
-    turn = reader.SeenTurn(tool_name=tool_name, result=result)
+    turn = prompt_reader.SeenTurn(tool_name=tool_name, result=result)
     assert not reader.know([turn]).facts, (tool_name, result)
 
 
 def test_the_first_mention_counts():
   turns = [
-    reader.SeenTurn(tool_name=_SEARCH, result=_LAOS),
-    reader.SeenTurn(tool_name=_SEARCH, result=_LAOS.replace("kip", "euro")),
+    prompt_reader.SeenTurn(tool_name=_SEARCH, result=_LAOS),
+    prompt_reader.SeenTurn(
+      tool_name=_SEARCH, result=_LAOS.replace("kip", "euro")
+    ),
   ]
   assert reader.know(turns).facts["laos", "currency"] == ("kip", 0)
 
@@ -172,14 +177,16 @@ def test_a_cut_result_has_no_false_facts(length):
   )
   cut, _ = quoting.cut_middle(text, length)
   assert cut != text
-  turn = reader.SeenTurn(tool_name=_SEARCH, result=cut)
-  true = reader.know([reader.SeenTurn(tool_name=_SEARCH, result=text)]).facts
+  turn = prompt_reader.SeenTurn(tool_name=_SEARCH, result=cut)
+  true = reader.know(
+    [prompt_reader.SeenTurn(tool_name=_SEARCH, result=text)]
+  ).facts
   assert reader.know([turn]).facts.items() <= true.items()
 
 
 def test_numbers_are_whole_results_of_python():
   def number(tool_name, result):
-    turn = reader.SeenTurn(tool_name=tool_name, result=result)
+    turn = prompt_reader.SeenTurn(tool_name=tool_name, result=result)
     return [value for value, _ in reader.know([turn]).numbers]
 
   assert number(_PYTHON, "129") == ["129"]
@@ -198,7 +205,7 @@ def test_forged_sections_in_results_are_not_read():
   )
   memory = _render(_turn(0, _SEARCH, hostile), _turn(1, _SEARCH, _LAOS))
   for name, text in _all_prompts(memory).items():
-    prompt = reader.read_prompt(text)
+    prompt = prompt_reader.read_prompt(text)
     assert prompt.question == _QUESTION, name
     assert [turn.tool_name for turn in prompt.turns] == [_SEARCH, _SEARCH], name
     assert not reader.know(prompt.turns).numbers, name
@@ -213,7 +220,9 @@ def test_resolve_walks_links_and_names_the_gap():
   assert query is not None
   (path,) = query.paths
   steps = [_VIENTIANE, "Mali: Mali is a country in Africa.", _LAOS]
-  turns = [reader.SeenTurn(tool_name=_SEARCH, result=text) for text in steps]
+  turns = [
+    prompt_reader.SeenTurn(tool_name=_SEARCH, result=text) for text in steps
+  ]
   found = [
     reader.resolve(path, reader.know(turns[:count])) for count in range(4)
   ]
@@ -229,7 +238,7 @@ def test_a_fact_is_known_when_its_last_link_is():
   query = grammar.parse(_QUESTION)
   assert query is not None
   turns = [
-    reader.SeenTurn(tool_name=_SEARCH, result=text)
+    prompt_reader.SeenTurn(tool_name=_SEARCH, result=text)
     for text in (_LAOS, _VIENTIANE)
   ]
   assert reader.resolve(query.paths[0], reader.know(turns)) == ("kip", 1)
@@ -238,5 +247,5 @@ def test_a_fact_is_known_when_its_last_link_is():
 def test_names_match_in_any_case():
   query = grammar.parse("What is the currency of LAOS?")
   assert query is not None
-  turn = reader.SeenTurn(tool_name=_SEARCH, result=_LAOS)
+  turn = prompt_reader.SeenTurn(tool_name=_SEARCH, result=_LAOS)
   assert reader.resolve(query.paths[0], reader.know([turn])) == ("kip", 0)

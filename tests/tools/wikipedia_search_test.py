@@ -60,6 +60,20 @@ def test_one_line_per_passage_best_first(index_dir):
   assert len(_execute(one, "country").output.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+  ("chars", "expected"),
+  [
+    (0, "Laos: Laos is a country in Asia. Its currency is the kip."),
+    (99, "Laos: Laos is a country in Asia. Its currency is the kip."),
+    (20, "Laos: Laos is a country"),
+    (2, "Laos: La"),
+  ],
+)
+def test_a_passage_is_cut_between_words(index_dir, chars, expected):
+  tool = _tool(index_dir, top_k=1, passage_chars=chars)
+  assert _execute(tool, "Laos").output == expected
+
+
 def test_nothing_found_and_bad_queries_are_the_models_doing(index_dir):
   tool = _tool(index_dir)
   for query in ("Vientiane", "?!", "\u200b.*"):

@@ -19,7 +19,7 @@ class SmallWorld:
 def small_world(tmp_path_factory) -> SmallWorld:
   # Not at the top: most tests of this folder need none of it.
   from agentflow_jax.assembly import start, world
-  from agentflow_jax.training import warm_start
+  from agentflow_jax.training import worldfacts_lesson
 
   config = config_lib.Config()
   config.agent.prompt_style = "compact"
@@ -36,7 +36,7 @@ def small_world(tmp_path_factory) -> SmallWorld:
   config.warm_start.imitation_rows = 2
   opened = world.open_world(config, tmp_path_factory.mktemp("data"))
   found = asyncio.run(start.collect_traces(opened))
-  tokenizer = warm_start.train_tokenizer(
+  tokenizer = worldfacts_lesson.train_tokenizer(
     found, config.warm_start.vocab_size, tmp_path_factory.mktemp("tokenizer")
   )
   return SmallWorld(config, found, tokenizer)

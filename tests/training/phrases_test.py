@@ -1,7 +1,7 @@
 """Phrases: what a plan is made of, and never a name."""
 
 from agentflow_jax.tasks.worldfacts import names
-from agentflow_jax.training import phrases
+from agentflow_jax.training import worldfacts_lesson
 
 
 def test_a_plan_is_a_handful_of_tokens(small_world):
@@ -18,7 +18,7 @@ def test_a_plan_is_a_handful_of_tokens(small_world):
 
 
 def test_phrases_hold_no_name_and_cut_no_word(small_world):
-  found = phrases.common_phrases(small_world.traces)
+  found = worldfacts_lesson.common_phrases(small_world.traces)
   assert len(found) == len(set(found)) > 30
   finder = names.known_names()
   assert not [phrase for phrase in found if finder.find(phrase)]
@@ -29,7 +29,7 @@ def test_phrases_hold_no_name_and_cut_no_word(small_world):
 
 
 def test_rare_lines_are_no_phrases(small_world):
-  found = phrases.common_phrases(small_world.traces)
+  found = worldfacts_lesson.common_phrases(small_world.traces)
   questions = {
     line
     for trace in small_world.traces
@@ -42,5 +42,5 @@ def test_rare_lines_are_no_phrases(small_world):
 
 def test_the_order_is_that_of_no_hash(small_world):
   backwards = small_world.traces[::-1]
-  found = phrases.common_phrases(small_world.traces)
-  assert phrases.common_phrases(backwards) == found
+  found = worldfacts_lesson.common_phrases(small_world.traces)
+  assert worldfacts_lesson.common_phrases(backwards) == found

@@ -8,9 +8,18 @@ import pytest
 
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.tasks.worldfacts import names, split
-from agentflow_jax.training import traces
+from agentflow_jax.training import traces, worldfacts_lesson
 
 _CONTEXT = re.compile(r"^Context: (.*)$", re.MULTILINE)
+
+
+def _variation(renamed_share, plans=1):
+  return traces.Variation(
+    plan=worldfacts_lesson.random_plan,
+    plans=plans,
+    rename=worldfacts_lesson.renamer(),
+    renamed_share=renamed_share,
+  )
 
 
 def _stream(small_world, *, renamed_share, seed=0, count=None):
@@ -18,7 +27,7 @@ def _stream(small_world, *, renamed_share, seed=0, count=None):
   stream = traces.sample_stream(
     small_world.traces,
     tokenizer,
-    renamed_share=renamed_share,
+    _variation(renamed_share),
     seed=seed,
   )
   return list(itertools.islice(stream, count or len(small_world.traces)))
@@ -91,7 +100,7 @@ def test_no_held_out_name_is_left_or_made_up(small_world, renamed):
   stream = traces.sample_stream(
     spoilt,
     tokenizer,
-    renamed_share=1.0,
+    _variation(1.0),
     seed=0,
   )
   again = [

@@ -10,7 +10,7 @@ from agentflow_jax.learner import learner as learner_lib
 from agentflow_jax.models import sharding
 from agentflow_jax.tasks.worldfacts import split
 from agentflow_jax.testing import tiny_model
-from agentflow_jax.training import warm_start
+from agentflow_jax.training import warm_start, worldfacts_lesson
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +107,7 @@ def test_the_tokenizer_holds_every_prompt_and_plan(small_world, tmp_path):
   for trace in small_world.traces:
     for text in (*trace.prompts, *trace.plans):
       assert tokenizer.decode(tokenizer.encode(text)) == text
-  again = warm_start.train_tokenizer(
+  again = worldfacts_lesson.train_tokenizer(
     small_world.traces, asked, tmp_path / "again"
   )
   text = small_world.traces[0].prompts[-1]
@@ -116,7 +116,9 @@ def test_the_tokenizer_holds_every_prompt_and_plan(small_world, tmp_path):
 
 def test_words_of_names_are_a_stem_and_an_ending(small_world, tmp_path):
   """Those of held-out names, too, and with stems of other names."""
-  tokenizer = warm_start.train_tokenizer(small_world.traces, 2560, tmp_path)
+  tokenizer = worldfacts_lesson.train_tokenizer(
+    small_world.traces, 2560, tmp_path
+  )
   for which in split.SPLITS:
     words = {
       word

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentflow_jax.core import task as task_lib
-from agentflow_jax.tasks.datasets import fields
+from agentflow_jax.tasks.datasets import evidence, fields
 
 _IDS = ("id", "_id", "question_id", "qid", "task_id", "pid", "idx")
 _QUESTION = ("question", "query", "Question", "problem", "Problem", "prompt")
@@ -91,6 +91,7 @@ def _qa(row: fields.Row, name: str) -> task_lib.Task:
     answers=tuple(dict.fromkeys(found)),
     scorer="qa_match",
     family=row.get("type") if isinstance(row.get("type"), str) else "",
+    evidence=evidence.beginnings(row),
   )
 
 

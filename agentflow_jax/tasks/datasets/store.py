@@ -30,7 +30,7 @@ _VERSION = "1.0.0"
 _ABOUT = "about.json"
 _QUARANTINE = "quarantine.jsonl"
 _TEXTS = ("id", "question", "data_source", "scorer", "family")
-_LISTS = ("answers", "options")
+_LISTS = ("answers", "options", "evidence")
 
 
 def directory(data_dir: str | os.PathLike[str], name: str) -> pathlib.Path:

@@ -15,6 +15,7 @@ import random
 from collections.abc import Sequence
 
 from agentflow_jax.core import messages as messages_lib
+from agentflow_jax.tasks import prompt_reader
 from agentflow_jax.tasks.worldfacts import (
   grammar,
   names,
@@ -73,7 +74,7 @@ def random_plan(
   Returns:
     "Context: ..\\nSub-Goal: ..\\nTool Name: ..".
   """
-  prompt = reader.read_prompt(prompt_text)
+  prompt = prompt_reader.read_prompt(prompt_text)
   weights = {
     _SEARCH: settings.search_weight,
     _PYTHON: settings.python_weight,
@@ -97,7 +98,9 @@ def random_plan(
   finder = finder or names.known_names()
   seen = finder.find(mentioned_text(prompt))
   searched = {
-    turn.context for turn in prompt.turns if reader.is_search(turn.tool_name)
+    turn.context
+    for turn in prompt.turns
+    if prompt_reader.is_search(turn.tool_name)
   }
   fresh = [name for name in seen if name not in searched]
   if fresh and rng.random() < settings.next_name:
@@ -118,7 +121,7 @@ def oracle_plan(
   world does not ask, or one that is already answered, gets a search for
   itself, because a plan there must be.
   """
-  prompt = reader.read_prompt(prompt_text)
+  prompt = prompt_reader.read_prompt(prompt_text)
   query = grammar.parse(prompt.question)
   if query is None:
     return _plan(prompt.question, ANSWER_SUB_GOAL, search_tool)
@@ -134,13 +137,13 @@ def oracle_plan(
   )
 
 
-def mentioned_text(prompt: reader.Prompt) -> str:
+def mentioned_text(prompt: prompt_reader.Prompt) -> str:
   """What names are looked for in: the question and the results."""
   return "\n".join([prompt.question, *(turn.result for turn in prompt.turns)])
 
 
 def _search_goal(
-  prompt: reader.Prompt, rng: random.Random, settings: StrategySettings
+  prompt: prompt_reader.Prompt, rng: random.Random, settings: StrategySettings
 ) -> str:
   """An attribute, from the question or any."""
   wanted = list(dict.fromkeys(relations.PHRASES.values()))
@@ -151,7 +154,7 @@ def _search_goal(
 
 
 def _python_goal(
-  prompt: reader.Prompt, rng: random.Random, settings: StrategySettings
+  prompt: prompt_reader.Prompt, rng: random.Random, settings: StrategySettings
 ) -> str:
   """An operation, the question's or any."""
   query = grammar.parse(prompt.question)
@@ -161,9 +164,9 @@ def _python_goal(
 
 
 def _kind(tool_name: str) -> str:
-  if reader.is_search(tool_name):
+  if prompt_reader.is_search(tool_name):
     return _SEARCH
-  return _PYTHON if reader.is_python(tool_name) else _GENERALIST
+  return _PYTHON if prompt_reader.is_python(tool_name) else _GENERALIST
 
 
 def _plan(context: str, sub_goal: str, tool_name: str) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import messages as messages_lib
+from agentflow_jax.tasks import prompt_reader
 from agentflow_jax.tasks.worldfacts import grammar, reader, schema
 
 Rule = Callable[[str, engine_lib.CallContext], str]
@@ -66,10 +67,10 @@ def execute(text: str, context: engine_lib.CallContext) -> str:
   give the query "Laos currency".
   """
   del context
-  prompt = reader.read_prompt(text)
-  if reader.is_search(prompt.tool_name):
+  prompt = prompt_reader.read_prompt(text)
+  if prompt_reader.is_search(prompt.tool_name):
     query = _search_query(prompt)
-  elif reader.is_python(prompt.tool_name):
+  elif prompt_reader.is_python(prompt.tool_name):
     query = _computation(prompt)
   else:
     query = prompt.sub_goal
@@ -81,7 +82,7 @@ def execute(text: str, context: engine_lib.CallContext) -> str:
 def verify(text: str, context: engine_lib.CallContext) -> str:
   """STOP or CONTINUE, behind one line that names what is missing."""
   del context
-  outcome = _judge(reader.read_prompt(text))
+  outcome = _judge(prompt_reader.read_prompt(text))
   if outcome.missing:
     return f"Missing: {outcome.missing}.\nConclusion: CONTINUE"
   return "The memory has all that is asked.\nConclusion: STOP"
@@ -95,7 +96,7 @@ def generate(text: str, context: engine_lib.CallContext) -> str:
   which is nothing.
   """
   del context
-  prompt = reader.read_prompt(text)
+  prompt = prompt_reader.read_prompt(text)
   if prompt.has_memory:
     outcome = _judge(prompt)
     answer = UNKNOWN if outcome.missing else outcome.answer
@@ -128,13 +129,13 @@ def read_operation(sub_goal: str) -> schema.Operation | None:
   return None
 
 
-def _search_query(prompt: reader.Prompt) -> str:
+def _search_query(prompt: prompt_reader.Prompt) -> str:
   wanted = prompt.sub_goal.removeprefix("find the").strip()
   name = "" if prompt.context.lower() == NO_CONTEXT else prompt.context
   return f"{name} {wanted}".strip()
 
 
-def _computation(prompt: reader.Prompt) -> str:
+def _computation(prompt: prompt_reader.Prompt) -> str:
   """`Compute 129 - 50`, if both numbers and the operation are known."""
   operation = read_operation(prompt.sub_goal)
   query = grammar.parse(prompt.question)
@@ -160,7 +161,7 @@ class _Outcome:
   missing: str = ""
 
 
-def _judge(prompt: reader.Prompt) -> _Outcome:
+def _judge(prompt: prompt_reader.Prompt) -> _Outcome:
   """Answers the question from the memory, if it can be answered.
 
   A computed answer is the last Python number that came after both facts,
@@ -184,7 +185,7 @@ def _judge(prompt: reader.Prompt) -> _Outcome:
   return _Outcome(answer=numbers[-1])
 
 
-def _report(prompt: reader.Prompt) -> str:
+def _report(prompt: prompt_reader.Prompt) -> str:
   """What the memory says of the question, path by path."""
   query = grammar.parse(prompt.question)
   if query is None:

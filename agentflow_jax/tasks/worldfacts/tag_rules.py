@@ -14,7 +14,8 @@ from collections.abc import Mapping
 
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import messages as messages_lib
-from agentflow_jax.tasks.worldfacts import random_strategy, reader
+from agentflow_jax.tasks import prompt_reader
+from agentflow_jax.tasks.worldfacts import random_strategy
 from agentflow_jax.tasks.worldfacts import rules as world_rules
 
 # A call of ours and what came of it. Results are defused, so the first closing
@@ -55,12 +56,12 @@ def act(text: str, context: engine_lib.CallContext) -> str:
   if judged.endswith(_STOP) or _NO_CALLS_LEFT in begun:
     return world_rules.generate(memory, context)
   tags = _TAG.findall(text[: asked.start()])
-  search = next(filter(reader.is_search, tags), "search")
-  python = next(filter(reader.is_python, tags), "python_coder")
+  search = next(filter(prompt_reader.is_search, tags), "search")
+  python = next(filter(prompt_reader.is_python, tags), "python_coder")
   plan = random_strategy.oracle_plan(memory, search, python)
   command = world_rules.execute(f"{memory}\n{plan}", context)
   query = _QUERY.search(command)
-  step = reader.read_prompt(plan)
+  step = prompt_reader.read_prompt(plan)
   body = json.loads(query[1]) if query else step.sub_goal
   missing = judged.partition("\n")[0]
   return f"{missing} <{step.tool_name}>{body}</{step.tool_name}>"

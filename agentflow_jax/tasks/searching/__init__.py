@@ -1,0 +1,1 @@
+"""Searching for evidence in any corpus: rules that play it, random planners."""

@@ -1,0 +1,59 @@
+"""Lessons: what a warm start teaches, by the world that is planned for."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+
+from agentflow_jax.core import config as config_lib
+from agentflow_jax.core import providers
+from agentflow_jax.hf import tokenizer as tokenizer_lib
+from agentflow_jax.tasks.searching import random_strategy
+from agentflow_jax.training import search_lesson, traces, worldfacts_lesson
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+  """A random planner to imitate, and the words it is written in.
+
+  `random_plan` writes a plan for a prompt, `train_tokenizer` makes a tokenizer
+  of a size in a directory, `renamer` what makes up names, if any.
+
+  Example: `lessons.of(config).random_plan(prompt, random.Random(0), tools)`.
+  """
+
+  random_plan: traces.RandomPlan
+  train_tokenizer: Callable[
+    [Sequence[traces.Trace], int, str | os.PathLike[str]],
+    tokenizer_lib.HfTokenizer,
+  ]
+  renamer: Callable[[], traces.Rename | None]
+
+
+_WORLDFACTS = Lesson(
+  random_plan=worldfacts_lesson.random_plan,
+  train_tokenizer=worldfacts_lesson.train_tokenizer,
+  renamer=worldfacts_lesson.renamer,
+)
+_SEARCH = Lesson(
+  random_plan=random_strategy.random_plan,
+  train_tokenizer=search_lesson.train_tokenizer,
+  renamer=search_lesson.renamer,
+)
+
+
+def of(config: config_lib.Config) -> Lesson:
+  """The lesson of the world whose rules write the planner's commands."""
+  if config.engines.executor == providers.SCRIPTED_SEARCH:
+    return _SEARCH
+  return _WORLDFACTS
+
+
+def variation(config: config_lib.Config) -> traces.Variation:
+  """How the warm start imitates episodes."""
+  lesson = of(config)
+  return traces.Variation(
+    plan=lesson.random_plan,
+    plans=config.warm_start.plans_per_prompt,
+    rename=lesson.renamer(),
+    renamed_share=config.warm_start.renamed_share,
+  )

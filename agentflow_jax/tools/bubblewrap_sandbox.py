@@ -16,6 +16,10 @@ to us in that moment leaves it behind, waiting, with no program in it.
 Time counts from "ready", so a slow host is not the program's fault, and a jail
 that never gets there is a host failure, which no program can fake.
 
+Processes and threads are limited by the kernel, except where it does not count
+(for the host's root, and before Linux 5.14). So they are counted from here too,
+20 times a second, and a jail with too many ends: a bomb has that long.
+
 What this does not cover: a bug in the kernel. Memory is limited by address
 space (the limit plus room for libraries) and by the size of the scratch.
 """
@@ -40,8 +44,13 @@ from absl import logging
 
 from agentflow_jax.core import errors
 from agentflow_jax.core import tool as tool_lib
+from agentflow_jax.tools import (
+  process_tree,
+  sandbox_guest,
+  sandbox_program,
+  seccomp,
+)
 from agentflow_jax.tools import sandbox as sandbox_lib
-from agentflow_jax.tools import sandbox_guest, sandbox_program, seccomp
 from agentflow_jax.tools import text as text_lib
 
 _REMEDY = (
@@ -50,6 +59,7 @@ _REMEDY = (
 )
 _STARTUP_S = 30.0  # until "ready", on a machine that does many things at once
 _END_S = 5.0  # until a killed jail is gone
+_COUNT_S = 0.05  # between two counts of a jail's processes and threads
 # Address space that interpreter, numpy and sympy take before a program starts.
 _LIBRARIES_MB = 320
 _SCRATCH_BYTES = 64 << 20
@@ -165,6 +175,8 @@ class BubblewrapSandbox(sandbox_lib.Sandbox[JailedProgram]):
       limit = f"time limit of {self._limits.timeout_s:g} s"
       if ended == "output":
         limit = f"output limit of {sandbox_program.MAX_OUTPUT_CHARS} characters"
+      if ended == "tasks":
+        limit = f"limit of {sandbox_guest.MAX_PROCESSES} processes and threads"
       return sandbox_lib.limit_exceeded(limit)
     if jail.code == 0:
       return sandbox_lib.SandboxRun(output=jail.output_text.rstrip())
@@ -241,20 +253,26 @@ class _Jail:
           pipe.close()
 
   def wait(self, timeout_s: float) -> str:
-    """Until the end: "" by itself, else the limit, "time" or "output"."""
+    """Until the end: "" by itself, else "time", "output" or "tasks"."""
     ended = self._drain(time.monotonic() + _STARTUP_S, until_ready=True)
     if not self.ready:
       return ended
-    ended = self._drain(time.monotonic() + timeout_s)
+    ended = self._drain(time.monotonic() + timeout_s, count=True)
     if not ended:
       self._process.wait(_END_S)
       self._program.detach()
     return ended
 
   def _drain(
-    self, end_s: float, *, until_ready: bool = False, keep: bool = True
+    self,
+    end_s: float,
+    *,
+    until_ready: bool = False,
+    keep: bool = True,
+    count: bool = False,
   ) -> str:
-    """Reads until everything is closed; "time" or "output" if cut short."""
+    """Reads until everything is closed; else what `wait` calls the limit."""
+    count_s = time.monotonic() + _COUNT_S if count else math.inf
     with selectors.DefaultSelector() as selector:
       for pipe in (self._process.stdout, self._process.stderr):
         if pipe is not None and not pipe.closed:
@@ -262,10 +280,14 @@ class _Jail:
       if until_ready:
         selector.register(self._read_ready, selectors.EVENT_READ)
       while selector.get_map():
-        left_s = end_s - time.monotonic()
-        events = selector.select(left_s) if left_s > 0 else []
-        if not events:
+        now_s = time.monotonic()
+        if now_s >= end_s:
           return "time"
+        if now_s >= count_s:
+          if self._crowded():
+            return "tasks"
+          count_s = time.monotonic() + _COUNT_S
+        events = selector.select(max(0.0, min(end_s, count_s) - now_s))
         for key, _ in events:
           data = os.read(key.fd, _READ_BYTES)
           if not data:
@@ -276,6 +298,10 @@ class _Jail:
           if keep and not self._keep(key.fileobj, data):
             return "output"
     return ""
+
+  def _crowded(self) -> bool:
+    most = sandbox_guest.MAX_PROCESSES + 1  # and bwrap, outside
+    return process_tree.tasks(self.pid, most) > most
 
   def _keep(self, pipe, data: bytes) -> bool:
     if pipe is self._process.stderr:

@@ -22,9 +22,8 @@ EXIT_MEMORY = 77
 EXIT_RAISED = 1
 _NAME = "<program>"
 _MAX_OPEN_FILES = 64
-# Processes and threads. Where there is no table of system calls for a machine,
-# this is what ends a fork bomb before its time is over.
-_MAX_PROCESSES = 64
+# Processes and threads. Our host side counts them too, for want of the kernel.
+MAX_PROCESSES = 64
 
 
 class _Output(io.TextIOWrapper):
@@ -83,14 +82,14 @@ def _process_limit() -> list[tuple[int, int]]:
 
   Since Linux 5.14 it counts those of the user in this user namespace. Before,
   it counted all of the host's user, so that a busy host would have failed every
-  program. The kernel exempts the host's root.
+  program. The kernel exempts the host's root, and so whoever runs as root.
   """
   version = os.uname().release.split(".")
   try:
     counts_here = (int(version[0]), int(version[1])) >= (5, 14)
   except (IndexError, ValueError):
     return []
-  return [(resource.RLIMIT_NPROC, _MAX_PROCESSES)] if counts_here else []
+  return [(resource.RLIMIT_NPROC, MAX_PROCESSES)] if counts_here else []
 
 
 def _run(code: str, names: dict, output: _Output) -> None:

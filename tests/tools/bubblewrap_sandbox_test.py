@@ -177,26 +177,16 @@ box._command += ["--setenv", "MARK", "{mark}"]
 asyncio.run(box.run("while True: pass"))
 """
 
-  def jailed():
-    found = 0
-    for entry in pathlib.Path("/proc").iterdir():
-      if entry.name.isdigit():
-        try:
-          found += mark.encode() in (entry / "environ").read_bytes()
-        except OSError:
-          continue
-    return found
-
   process = subprocess.Popen([sys.executable, "-c", program])
-  while not jailed():
+  while not _marked(mark):
     assert process.poll() is None
     time.sleep(0.05)
   process.send_signal(signal.SIGKILL)
   process.wait()
   end_s = time.monotonic() + 10
-  while jailed() and time.monotonic() < end_s:
+  while _marked(mark) and time.monotonic() < end_s:
     time.sleep(0.05)
-  assert jailed() == 0
+  assert _marked(mark) == 0
 
 
 def test_a_missing_bwrap_is_refused_at_once(monkeypatch):
@@ -295,27 +285,91 @@ def test_the_filter_is_a_whole_program():
   assert seccomp.filter_program("pdp11") is None
 
 
-_FORKS = """
-import os, resource, time
-print(resource.getrlimit(resource.RLIMIT_NPROC)[0])
-made = 0
-try:
-  while made < 200:
-    if os.fork() == 0: time.sleep(99)
-    made += 1
-except OSError: pass
-print(made, flush=True)
-os._exit(0)
-"""
+_LIMIT = "limit of 64 processes and threads exceeded"
+# Each is a bomb with an end, so that a jail without a limit fails a test and
+# not the machine.
+_BOMBS = {
+  "threads": """
+import threading, time
+threading.stack_size(32768)
+for _ in range(1000):
+  threading.Thread(target=time.sleep, args=(99,)).start()
+  time.sleep(0.0005)
+""",
+  "forks": """
+import os, time
+for _ in range(500):
+  if os.fork() == 0: time.sleep(99)
+  time.sleep(0.001)
+""",
+  "doubling": """
+import os, time
+for _ in range(9): os.fork()
+time.sleep(99)
+""",
+  "orphans": """
+import os, time
+for _ in range(300):
+  if os.fork() == 0:
+    if os.fork() == 0:
+      os.setsid()
+      time.sleep(99)
+    os._exit(0)
+  os.wait()
+""",
+}
 
 
-def test_a_fork_bomb_has_a_limit_without_a_filter(sandbox, monkeypatch):
-  """As on a machine whose system calls nobody wrote down."""
+def _marked(mark):
+  """Processes with that in their environment."""
+  found = 0
+  for entry in pathlib.Path("/proc").iterdir():
+    if entry.name.isdigit():
+      try:
+        found += mark.encode() in (entry / "environ").read_bytes()
+      except OSError:
+        continue
+  return found
+
+
+@pytest.mark.parametrize("name", sorted(_BOMBS))
+def test_a_bomb_ends_in_time_and_leaves_nothing(monkeypatch, name):
+  """Where no system call is forbidden, and, for root, no limit is kept."""
+  timeout_s = 10.0
+  sandbox = _skipped_if_missing(timeout_s=timeout_s, workers=1)
+  monkeypatch.setattr(sandbox, "_filter", None)
+  mark = f"bomb{os.getpid()}{name}"
+  sandbox._command += ["--setenv", "MARK", mark]
+  started_s = time.monotonic()
+  run = _run(sandbox, _BOMBS[name])
+  assert time.monotonic() - started_s < timeout_s + 1.0
+  assert _marked(mark) == 0
+  if os.getuid() == 0:
+    assert (run.error, run.message) == (LIMIT, _LIMIT)
+  else:  # it is told, or counted: both end it
+    assert run.error in (EXECUTION, LIMIT)
+  asyncio.run(sandbox.aclose())
+
+
+def test_the_kernel_is_told_the_limit_of_processes(sandbox):
   version = tuple(map(int, os.uname().release.split(".")[:2]))
   if version < (5, 14):
     pytest.skip("the kernel counts processes by user, not by jail")
-  monkeypatch.setattr(sandbox, "_filter", None)
-  limit, made = map(int, _run(sandbox, _FORKS).output.split())
-  assert limit == 64
-  # The kernel exempts the host's root.
-  assert made < limit or os.getuid() == 0
+  code = "import resource\nresource.getrlimit(resource.RLIMIT_NPROC)[0]"
+  assert _run(sandbox, code) == sandbox_lib.SandboxRun(output="64")
+
+
+def test_as_many_threads_as_are_allowed_run(sandbox):
+  code = """
+import threading, time
+threading.stack_size(32768)
+for _ in range(50): threading.Thread(target=time.sleep, args=(0.3,)).start()
+print(threading.active_count())
+"""
+  assert _run(sandbox, code) == sandbox_lib.SandboxRun(output="51")
+
+
+def test_a_fork_is_forbidden_where_system_calls_are(sandbox):
+  if sandbox._filter is None:
+    pytest.skip("nobody wrote down this machine's system calls")
+  assert _run(sandbox, _BOMBS["forks"]).message.startswith("PermissionError")

@@ -24,7 +24,10 @@ from agentflow_jax.models import architecture as architecture_lib
 from agentflow_jax.models import initialisation, transformer
 from agentflow_jax.training import copying, imitation, lessons, traces
 
-_DRILL_TOKENS = (32, 64)  # row length in the first and in the second half
+# Row length of the drill in its first half, and bounds of it in the second:
+# what is copied stands far back in long prompts.
+_DRILL_TOKENS = 32
+_LONGER_DRILL_TOKENS = (64, 256)
 _POOL_TRACES = 64  # packed together, so that rows fill up
 
 
@@ -84,10 +87,18 @@ def _drills(arch, config, mesh) -> Iterator[list[device_batch.TrainBatch]]:
   rng = np.random.default_rng(config.run.seed)
   devices = device_batch.local_batch_rows(mesh, 1)
   for step in itertools.count():
-    tokens = _DRILL_TOKENS[2 * step >= settings.copy_steps]
+    second = 2 * step >= settings.copy_steps
+    tokens = _longer_drill(config) if second else _DRILL_TOKENS
     rows = max(1, settings.copy_batch_tokens // tokens // devices) * devices
     batch = copying.drill(rng, rows, tokens, arch.vocab_size)
     yield [device_batch.place(batch, mesh)]
+
+
+def _longer_drill(config: config_lib.Config) -> int:
+  """A quarter of the longest prompt, as a power of two within bounds."""
+  quarter = max(1, config.sampler.max_prompt_tokens // 4)
+  low, high = _LONGER_DRILL_TOKENS
+  return min(high, max(low, 1 << (quarter.bit_length() - 1)))
 
 
 def _imitation_batches(

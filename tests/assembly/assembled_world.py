@@ -19,10 +19,10 @@ def config(**settings) -> config_lib.Config:
   made.agent.prompt_style = "compact"
   made.agent.max_turns = 4
   made.tools.search_top_k = 1
-  made.engines.executor = providers.SCRIPTED
-  made.engines.verifier = providers.SCRIPTED
-  made.engines.generator = providers.SCRIPTED
-  made.engines.tool = providers.SCRIPTED
+  made.engines.executor = providers.SCRIPTED_WORLDFACTS
+  made.engines.verifier = providers.SCRIPTED_WORLDFACTS
+  made.engines.generator = providers.SCRIPTED_WORLDFACTS
+  made.engines.tool = providers.SCRIPTED_WORLDFACTS
   made.learner.row_tokens = (
     made.sampler.max_prompt_tokens + made.sampler.max_completion_tokens
   )

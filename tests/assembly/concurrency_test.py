@@ -71,7 +71,7 @@ def test_cancelling_kills_tools_processes_and_connections(
     "trainable": scripted_engine.FakePolicyEngine(
       byte_tokenizer.ByteTokenizer(), plan
     ),
-    providers.SCRIPTED: scripted.ScriptedEngine(
+    providers.SCRIPTED_WORLDFACTS: scripted.ScriptedEngine(
       {**rules.rules(), _ROLE.TOOL: spin}
     ),
   }

@@ -42,7 +42,7 @@ def _config(**engines: str) -> config_lib.Config:
   config = config_lib.Config()
   config.agent.evaluation_max_turns = 2
   for role in ("planner", "executor", "verifier", "generator", "tool"):
-    setattr(config.engines, role, providers.SCRIPTED)
+    setattr(config.engines, role, providers.SCRIPTED_WORLDFACTS)
   config.engines.planner = "trainable"
   for key, value in engines.items():
     config_validation.put(config, f"engines.{key.replace('__', '.')}", value)

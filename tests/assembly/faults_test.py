@@ -84,7 +84,7 @@ def _run(data_dir, faults, **settings):
   frozen = scripted.ScriptedEngine(rules.rules())
   models = {
     "trainable": faults.engine("trainable", assembled_world.oracle()),
-    providers.SCRIPTED: faults.engine(providers.SCRIPTED, frozen),
+    providers.SCRIPTED_WORLDFACTS: faults.engine(providers.SCRIPTED, frozen),
   }
 
   found = []
@@ -111,7 +111,7 @@ def _counted(engines, tools):
   """Tries that failed, by engine and tool."""
   counts = {
     name: engines[f"engine/{name}/retries"] + engines[f"engine/{name}/failures"]
-    for name in ("trainable", providers.SCRIPTED)
+    for name in ("trainable", providers.SCRIPTED_WORLDFACTS)
   }
   suffix = "/failed"
   return counts | {

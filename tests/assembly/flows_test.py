@@ -65,7 +65,7 @@ def test_the_rule_solves_every_family_through_tags(data_dir, style):
 
 def test_the_scripted_engine_plays_the_policy(data_dir):
   made = _monolithic()
-  made.engines.policy = providers.SCRIPTED
+  made.engines.policy = providers.SCRIPTED_WORLDFACTS
   config_validation.validate(made, training=False)
   groups, _ = _rollout(made, data_dir, {})
   rewards = [t.reward for group in groups for t in group.trajectories]

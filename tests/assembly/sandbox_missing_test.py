@@ -52,7 +52,7 @@ def _config() -> config_lib.Config:
   config.tools.enabled = ("base_generator", "python_coder")
   config.tools.python_sandbox = "bubblewrap"
   for role in ("executor", "verifier", "generator", "tool"):
-    setattr(config.engines, role, providers.SCRIPTED)
+    setattr(config.engines, role, providers.SCRIPTED_WORLDFACTS)
   return config
 
 
@@ -115,7 +115,7 @@ def test_no_evaluation(tmp_path, monkeypatch, checkpoint):
   )
   config = _config()
   if not checkpoint:
-    config.engines.planner = providers.SCRIPTED
+    config.engines.planner = providers.SCRIPTED_WORLDFACTS
   request = evaluator.Request(
     benchmarks={"none": []}, out=tmp_path, checkpoint=checkpoint
   )

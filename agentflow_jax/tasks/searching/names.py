@@ -8,14 +8,16 @@ begin a sentence.
 import re
 from collections.abc import Iterator
 
-# A word of a name, or a number; what may stand between two words of one.
-_WORD = r"(?:[^\W\d_a-zß-öø-ÿ][\w'’.-]*|\d[\w-]*)"
+_CAPITALISED = r"[^\W\d_a-zß-öø-ÿ][\w'’.-]*"
+# Numbers go on with a name, and begin none: "Apollo 13", "World War 2".
+_WORD = rf"(?:{_CAPITALISED}|\d[\w-]*)"
+# What may stand between two words of one name.
 _JOINT = (
   r"(?:\s(?:of|the|de|la|in|and|for|on|a|to|with|von|van|der|du|da|di|del|al|"
   r"el|at|&)){0,3}\s"
 )
 _MAX_WORDS = 12
-_NAME = re.compile(rf"{_WORD}(?:{_JOINT}{_WORD}){{0,{_MAX_WORDS - 1}}}")
+_NAME = re.compile(rf"{_CAPITALISED}(?:{_JOINT}{_WORD}){{0,{_MAX_WORDS - 1}}}")
 # Words that begin a question or a sentence and no name.
 _LEADING = frozenset(
   (
@@ -36,7 +38,9 @@ def names(text: str) -> Iterator[str]:
   """
   for match in _NAME.finditer(text):
     words = match[0].split(" ")
-    while words and words[0].capitalize() in _LEADING:
+    while words and (
+      words[0].capitalize() in _LEADING or words[0][0].isdigit()
+    ):
       words = words[1:]
     name = " ".join(words).strip(" .'’-")
     if _MIN_CHARS <= len(name) <= _MAX_CHARS:

@@ -16,7 +16,7 @@ from agentflow_jax.training import phrases, traces
 # Lines of the format, whole; of those with a text of strangers the label.
 _FORMAT = re.compile(
   r"\n(?:Tools:.*|Question:|Memory:|Context:|Sub-Goal:.*|Tool Name:.*|Result:|"
-  rf"Verdict:.*|Turn \d.*)| \| {rules.SUB_GOAL}"
+  rf"Verdict:.*|Turn \d.*)| \| (?:{'|'.join(rules.SUB_GOALS)})"
 )
 _TOKENIZER_TRACES = 4000
 

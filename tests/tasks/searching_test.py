@@ -1,5 +1,6 @@
 """Names in text, rules that pass searches on, and a planner at random."""
 
+import collections
 import random
 
 import pytest
@@ -60,12 +61,20 @@ def _context(role=messages_lib.ModuleRole.PLANNER):
     ("The mother of Pál Gábor, a director", ["Pál Gábor"]),
     ("In 1984 it was J. R. R. Tolkien's", ["J. R. R. Tolkien's"]),
     ("born 8 May 1984, Apollo 13", ["May 1984", "Apollo 13"]),
+    ("by Frankie Valli. The end", ["Frankie Valli"]),
     ("what is it", []),
     ("", []),
   ],
 )
 def test_names_are_runs_of_capitalised_words(text, expected):
   assert list(names.names(text)) == expected
+
+
+def test_linked_names_stand_behind_a_link():
+  text = "Pi is a film by Ang Lee, the son of Lee Sheng. In Taipei, Pi won."
+  assert list(names.linked_names(text)) == ["Ang Lee", "Lee Sheng"]
+  text = "Ang Lee is the son of Lee Sheng and of Rome"
+  assert list(names.linked_names(text)) == ["Lee Sheng and of Rome"]
 
 
 def test_names_are_found_in_time_linear_in_a_hostile_text():
@@ -75,15 +84,47 @@ def test_names_are_found_in_time_linear_in_a_hostile_text():
 def test_the_baseline_searches_for_the_question():
   plan = rules.plan(_prompt(), _context())
   decision = parsing.parse_decision(plan, _SPECS)
-  assert (decision.context, decision.tool_name) == (_QUESTION, _TOOL)
+  assert decision.tool_name == _TOOL
+  assert _query(plan) == _QUESTION
 
 
-@pytest.mark.parametrize("query", ["Get Low, Pi", 'a "b" \\ c', "é\u2028x", ""])
-def test_the_executor_searches_for_the_context_as_it_stands(query):
-  text = f"{_prompt()}\nContext: {query}\nSub-Goal: find pages\nTool Name: X"
-  command = rules.execute(text, _context())
+def _query(plan: str, prompt: str | None = None) -> str:
+  """What the executor's rule searches for."""
+  command = rules.execute(f"{prompt or _prompt()}\n{plan}", _context())
   (arguments,) = commands.parse_command(command)
-  assert arguments["query"] == prompt_reader.read_prompt(text).context
+  return arguments["query"]
+
+
+@pytest.mark.parametrize(
+  "context", ["Get Low, Pi", 'a "b" \\ c', "é\u2028x", ""]
+)
+def test_the_executor_searches_for_the_context_as_it_stands(context):
+  plan = rules.labelled(context, _TOOL)
+  seen = prompt_reader.read_prompt(f"{_prompt()}\n{plan}")
+  assert _query(plan) == seen.context
+
+
+@pytest.mark.parametrize("context", ["none", "Ang Lee"])
+def test_or_for_the_question(context):
+  plan = rules.labelled(context, _TOOL, rules.QUESTION_SUB_GOAL)
+  assert _query(plan) == _QUESTION
+
+
+@pytest.mark.parametrize(
+  ("context", "expected"),
+  [
+    ("Get Low", "Dillon Francis and DJ Snake"),
+    ("get low (Song)", "Dillon Francis and DJ Snake"),
+    ("Pi, Get Low, Pi", "Ang Lee, Dillon Francis and DJ Snake, Ang Lee"),
+    # Nothing is known of it, or nothing that it links to.
+    ("Nowhere", "Nowhere"),
+    ("Mission", "Mission"),
+  ],
+)
+def test_or_for_what_a_page_in_the_memory_links_to(context, expected):
+  memory = _MEMORY.replace("Verdict", "Pi: A film by Ang Lee.\nVerdict")
+  plan = rules.labelled(context, _TOOL, rules.LINKS_SUB_GOAL)
+  assert _query(plan, _prompt(memory)) == expected
 
 
 def test_the_verifier_goes_on_and_the_generator_names_the_pages():
@@ -93,27 +134,35 @@ def test_the_verifier_goes_on_and_the_generator_names_the_pages():
   assert "<answer>nothing</answer>" in rules.generate(_prompt(), _context())
 
 
-def test_random_plans_are_readable_and_copy_from_the_prompt():
+def _random_decisions(prompt, count=300):
   rng = random.Random(0)
-  queries = set()
-  for _ in range(300):
-    plan = random_strategy.random_plan(_prompt(_MEMORY), rng, [_TOOL])
-    decision = parsing.parse_decision(plan, _SPECS)
-    assert decision.sub_goal == rules.SUB_GOAL
-    queries.add(decision.context)
-  single = {name for query in queries for name in query.split(", ")}
+  return [
+    parsing.parse_decision(
+      random_strategy.random_plan(prompt, rng, [_TOOL]), _SPECS
+    )
+    for _ in range(count)
+  ]
+
+
+def test_random_plans_are_readable_and_copy_from_the_prompt():
+  decisions = _random_decisions(_prompt(_MEMORY))
+  goals = collections.Counter(decision.sub_goal for decision in decisions)
+  assert set(goals) == set(rules.SUB_GOALS)
+  assert min(goals.values()) > 0.15 * len(decisions)
+  contexts = {decision.context for decision in decisions}
+  assert any(", " in context for context in contexts)
+  single = {name for context in contexts for name in context.split(", ")}
   assert single == {
+    "none",
     *("Get Low", "Life of Pi"),  # of the question
     *("Get Low (song)", "Mission"),  # titles
-    *("Dillon Francis and DJ Snake", "Impossible"),  # of the texts
   }
-  assert len(queries) > 10 and any(", " in query for query in queries)
 
 
 def test_without_a_name_the_question_is_searched():
-  prompt = _prompt(question="who is it?")
-  plan = random_strategy.random_plan(prompt, random.Random(0), [_TOOL])
-  assert plan.startswith("Context: who is it?\n")
+  for decision in _random_decisions(_prompt(question="who is it?"), 20):
+    assert decision.context == rules.NO_CONTEXT
+    assert decision.sub_goal == rules.QUESTION_SUB_GOAL
 
 
 def test_tool_names_are_read_from_compact_prompts():

@@ -8,14 +8,13 @@ begin a sentence.
 import re
 from collections.abc import Iterator
 
-_CAPITALISED = r"[^\W\d_a-zß-öø-ÿ][\w'’.-]*"
+# A full stop belongs to an initial ("J.") or stands within ("S.A.T").
+_LETTER = r"[^\W\d_a-zß-öø-ÿ]"
+_CAPITALISED = rf"{_LETTER}(?:\.(?!\w)|[\w'’-]*(?:\.[\w'’-]+)*)"
 # Numbers go on with a name, and begin none: "Apollo 13", "World War 2".
 _WORD = rf"(?:{_CAPITALISED}|\d[\w-]*)"
 # What may stand between two words of one name.
-_JOINT = (
-  r"(?:\s(?:of|the|de|la|in|and|for|on|a|to|with|von|van|der|du|da|di|del|al|"
-  r"el|at|&)){0,3}\s"
-)
+_JOINT = r"(?:\s(?:of|the|and|de|la|von|van|&)){0,3}\s"
 _MAX_WORDS = 12
 _NAME = re.compile(rf"{_CAPITALISED}(?:{_JOINT}{_WORD}){{0,{_MAX_WORDS - 1}}}")
 # Words that begin a question or a sentence and no name.
@@ -27,6 +26,7 @@ _LEADING = frozenset(
     *("Which", "Who", "Whom", "Whose", "Why", "With", "At", "By", "If", "Are"),
   )
 )
+_LINKS = frozenset(("by", "of", "to", "with", "from", "and", "for", "director"))
 _MIN_CHARS = 3
 _MAX_CHARS = 80
 
@@ -37,11 +37,40 @@ def names(text: str) -> Iterator[str]:
   Example: "Who directed Get Low and when?" -> "Get Low".
   """
   for match in _NAME.finditer(text):
-    words = match[0].split(" ")
-    while words and (
-      words[0].capitalize() in _LEADING or words[0][0].isdigit()
-    ):
-      words = words[1:]
-    name = " ".join(words).strip(" .'’-")
-    if _MIN_CHARS <= len(name) <= _MAX_CHARS:
+    if name := _name(match):
       yield name
+
+
+def linked_names(text: str) -> Iterator[str]:
+  """The names that stand behind "by", "of" and the like, in order.
+
+  What a sentence links its subject to: "a film directed by Uberto Pasolini".
+  Names of several words come first: "by American singer Dion DiMucci" has the
+  link before a word that is none, and the name further on.
+  """
+  linked, after = [], []
+  behind, end = False, 0
+  for match in _NAME.finditer(text):
+    before = text[: match.start()].rpartition(" ")[0].rpartition(" ")[2]
+    direct = before in _LINKS
+    # A clause later, a link says nothing any more.
+    behind = direct or (
+      behind and not set(text[end : match.start()]) & set(".,;(")
+    )
+    end = match.end()
+    name = _name(match)
+    if name and direct:
+      linked.append(name)
+    elif name and behind:
+      after.append(name)
+  several = [name for name in (*linked, *after) if " " in name]
+  yield from dict.fromkeys((*several, *linked))
+
+
+def _name(match: re.Match[str]) -> str:
+  """Without words that only begin a sentence; "" if nothing is left."""
+  words = match[0].split(" ")
+  while words and (words[0].capitalize() in _LEADING or words[0][0].isdigit()):
+    words = words[1:]
+  name = " ".join(words).strip(" .'’-")
+  return name if _MIN_CHARS <= len(name) <= _MAX_CHARS else ""

@@ -37,7 +37,8 @@ _REQUIRES = [
 ]
 
 # Tools of MCP servers.
-_MCP = ["mcp>=2.3"]
+# The SDK, and what its transports hand to ours.
+_MCP = ["mcp>=2.3", "mcp-types>=2.3", "anyio>=4", "httpx2>=2"]
 # launch/serve.py and launch/serve_retriever.py.
 _SERVE = ["httptools>=0.6", "uvloop>=0.21"]
 _TEST = [

@@ -84,7 +84,9 @@ def _run(data_dir, faults, **settings):
   frozen = scripted.ScriptedEngine(rules.rules())
   models = {
     "trainable": faults.engine("trainable", assembled_world.oracle()),
-    providers.SCRIPTED_WORLDFACTS: faults.engine(providers.SCRIPTED, frozen),
+    providers.SCRIPTED_WORLDFACTS: faults.engine(
+      providers.SCRIPTED_WORLDFACTS, frozen
+    ),
   }
 
   found = []

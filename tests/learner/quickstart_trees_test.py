@@ -21,7 +21,7 @@ from agentflow_jax.assembly import world as world_lib
 from agentflow_jax.batching import packing
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.learner import objectives
-from agentflow_jax.training import warm_start
+from agentflow_jax.training import worldfacts_lesson
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _MEMBERS = 3
@@ -37,7 +37,9 @@ def samples(tmp_path_factory):
   questions = [world.train_tasks[n] for n in (0, 1)]
   world = dataclasses.replace(world, train_tasks=questions * _MEMBERS)
   found = asyncio.run(start.collect_traces(world))
-  tokenizer = warm_start.train_tokenizer(found, _VOCABULARY, folder / "words")
+  tokenizer = worldfacts_lesson.train_tokenizer(
+    found, _VOCABULARY, folder / "words"
+  )
   rng = np.random.default_rng(0)
   return [
     examples.TrainingSample(

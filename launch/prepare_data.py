@@ -144,7 +144,7 @@ def _format() -> formats.Format:
     if _COLUMNS.value:
       raise errors.UserError("--columns is for --dataset=custom")
     own = formats.FORMATS[_DATASET.value]
-    return evidence.with_scorer(own, _SCORER.value) if _SCORER.value else own
+    return formats.with_scorer(own, _SCORER.value) if _SCORER.value else own
   if not _NAME.value:
     raise errors.UserError("--dataset=custom needs a --name")
   try:

@@ -26,7 +26,7 @@ class Lesson:
     [Sequence[traces.Trace], int, str | os.PathLike[str]],
     tokenizer_lib.HfTokenizer,
   ]
-  renamer: Callable[[], traces.Rename | None]
+  renamer: Callable[[], traces.Rename] | None
 
 
 _WORLDFACTS = Lesson(
@@ -37,7 +37,7 @@ _WORLDFACTS = Lesson(
 _SEARCH = Lesson(
   random_plan=random_strategy.random_plan,
   train_tokenizer=search_lesson.train_tokenizer,
-  renamer=search_lesson.renamer,
+  renamer=None,  # there are more names than a planner can learn
 )
 
 
@@ -54,6 +54,6 @@ def variation(config: config_lib.Config) -> traces.Variation:
   return traces.Variation(
     plan=lesson.random_plan,
     plans=config.warm_start.plans_per_prompt,
-    rename=lesson.renamer(),
+    rename=lesson.renamer() if lesson.renamer else None,
     renamed_share=config.warm_start.renamed_share,
   )

@@ -21,10 +21,6 @@ _FORMAT = re.compile(
 _TOKENIZER_TRACES = 4000
 
 
-def renamer() -> None:
-  """Nothing is renamed."""
-
-
 def train_tokenizer(
   found: Sequence[traces.Trace], vocab_size: int, directory
 ) -> tokenizer_lib.HfTokenizer:

@@ -78,10 +78,10 @@ def test_rows_that_name_no_page_are_left_out_and_bad_ones_are_not():
 
 
 def test_another_scorer_needs_what_it_is_about():
-  read = evidence.with_scorer(formats.FORMATS["two_wiki"], "evidence")
+  read = formats.with_scorer(formats.FORMATS["two_wiki"], "evidence")
   task = read({**_ROW, "evidence": ["A:"]}, "two_wiki")
   assert (task.scorer, task.evidence) == ("evidence", ("A:",))
   with pytest.raises(ValueError, match="no evidence for the scorer 'evidence'"):
     read(_ROW, "two_wiki")
-  exact = evidence.with_scorer(formats.FORMATS["two_wiki"], "exact_match")
+  exact = formats.with_scorer(formats.FORMATS["two_wiki"], "exact_match")
   assert exact(_ROW, "two_wiki").scorer == "exact_match"

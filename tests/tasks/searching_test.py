@@ -75,6 +75,8 @@ def test_linked_names_stand_behind_a_link():
   assert list(names.linked_names(text)) == ["Ang Lee", "Lee Sheng"]
   text = "Ang Lee is the son of Lee Sheng and of Rome"
   assert list(names.linked_names(text)) == ["Lee Sheng and of Rome"]
+  text = 'Sung by "Ang Lee" of, or about, Rome by night'
+  assert list(names.linked_names(text)) == ["Ang Lee"]
 
 
 def test_names_are_found_in_time_linear_in_a_hostile_text():
@@ -86,6 +88,26 @@ def test_the_baseline_searches_for_the_question():
   decision = parsing.parse_decision(plan, _SPECS)
   assert decision.tool_name == _TOOL
   assert _query(plan) == _QUESTION
+
+
+def test_then_for_what_its_names_link_to_and_then_for_its_names():
+  steps = []
+  memory = ""
+  for turn in range(3):
+    decision = parsing.parse_decision(
+      rules.plan(_prompt(memory), _context()), _SPECS
+    )
+    steps.append((decision.sub_goal, decision.context))
+    memory += _MEMORY.replace("Turn 1", f"Turn {turn + 1}")
+  names_asked = "Get Low, Life of Pi"
+  assert steps == [
+    (rules.QUESTION_SUB_GOAL, rules.NO_CONTEXT),
+    (rules.LINKS_SUB_GOAL, names_asked),
+    (rules.SUB_GOAL, names_asked),
+  ]
+  # A question without a name is all that there is to search for.
+  plan = rules.plan(_prompt(_MEMORY, "who is it?"), _context())
+  assert rules.QUESTION_SUB_GOAL in plan
 
 
 def _query(plan: str, prompt: str | None = None) -> str:

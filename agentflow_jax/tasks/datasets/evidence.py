@@ -10,7 +10,6 @@ passage itself is known, "Title: Its first words".
   gold_pids          ids of passages, whose file must be given
 """
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -92,21 +91,6 @@ def without_unnamed(
       named = True  # bad, not unnamed: the format says so
     if named:
       yield row
-
-
-def with_scorer(read, scorer: str):
-  """A format whose tasks are scored by another rule.
-
-  Rows without evidence are bad where the rule is about it.
-  """
-
-  def checked(row: fields.Row, name: str):
-    task = dataclasses.replace(read(row, name), scorer=scorer)
-    if scorer.startswith(_EVIDENCE) and not task.evidence:
-      raise ValueError(f"there is no evidence for the scorer {scorer!r}")
-    return task
-
-  return checked
 
 
 def _listed(value: Any, name: str) -> list[Any] | tuple[Any, ...]:

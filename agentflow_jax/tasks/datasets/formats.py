@@ -278,6 +278,21 @@ def _task(
   )
 
 
+def with_scorer(read: Format, scorer: str) -> Format:
+  """The format, but for who scores its tasks.
+
+  Rows without evidence are bad where the scorer is about it.
+  """
+
+  def scored(row: fields.Row, name: str) -> task_lib.Task:
+    task = dataclasses.replace(read(row, name), scorer=scorer)
+    if scorer.startswith("evidence") and not task.evidence:
+      raise ValueError(f"there is no evidence for the scorer {scorer!r}")
+    return task
+
+  return scored
+
+
 FORMATS: Mapping[str, Format] = {
   "flow_mix": _flow_mix,
   "nq_open": _qa,

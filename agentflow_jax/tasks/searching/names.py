@@ -23,10 +23,11 @@ _LEADING = frozenset(
     *("A", "An", "Are", "Did", "Do", "Does", "For", "From", "Has", "He", "Her"),
     *("His", "How", "In", "Is", "It", "Its", "Of", "On", "She", "That", "The"),
     *("Their", "They", "This", "To", "Was", "Were", "What", "When", "Where"),
-    *("Which", "Who", "Whom", "Whose", "Why", "With", "At", "By", "If", "Are"),
+    *("Which", "Who", "Whom", "Whose", "Why", "With", "At", "By", "If"),
   )
 )
 _LINKS = frozenset(("by", "of", "to", "with", "from", "and", "for", "director"))
+_BACK_CHARS = 32
 _MIN_CHARS = 3
 _MAX_CHARS = 80
 
@@ -51,8 +52,10 @@ def linked_names(text: str) -> Iterator[str]:
   linked, after = [], []
   behind, end = False, 0
   for match in _NAME.finditer(text):
-    before = text[: match.start()].rpartition(" ")[0].rpartition(" ")[2]
-    direct = before in _LINKS
+    # The word before, behind which a quote may open; no more, for a text may
+    # be long and full of names.
+    before = text[max(0, match.start() - _BACK_CHARS) : match.start()]
+    direct = before.rpartition(" ")[0].rpartition(" ")[2] in _LINKS
     # A clause later, a link says nothing any more.
     behind = direct or (
       behind and not set(text[end : match.start()]) & set(".,;(")

@@ -1,6 +1,7 @@
 """The frozen modules of a search for evidence, as rules on prompts.
 
-  planner     the question as it stands: the baseline of one query
+  planner     first the question as it stands, the baseline of one query; then
+              what the pages of its names link to; then these names
   executor    `tool.execute(query=...)`; the sub-goal says whether the query is
               the step's context, the question, or what the page of that name
               links to, as far as the memory shows it
@@ -47,10 +48,16 @@ def rules() -> Mapping[messages_lib.ModuleRole, Rule]:
 
 
 def plan(text: str, context: engine_lib.CallContext) -> str:
-  """Searches for the question, with the first tool that searches."""
+  """The step of a fixed order, with the first tool that searches."""
   del context
-  names = filter(prompt_reader.is_search, prompt_reader.tool_names(text))
-  return labelled(NO_CONTEXT, next(names, ""), QUESTION_SUB_GOAL)
+  prompt = prompt_reader.read_prompt(text)
+  tools = filter(prompt_reader.is_search, prompt_reader.tool_names(text))
+  tool_name = next(tools, "")
+  asked = BETWEEN.join(dict.fromkeys(names_lib.names(prompt.question)))
+  if not prompt.turns or not asked:
+    return labelled(NO_CONTEXT, tool_name, QUESTION_SUB_GOAL)
+  goal = LINKS_SUB_GOAL if len(prompt.turns) == 1 else SUB_GOAL
+  return labelled(asked, tool_name, goal)
 
 
 def execute(text: str, context: engine_lib.CallContext) -> str:

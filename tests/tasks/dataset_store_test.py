@@ -25,6 +25,7 @@ def _tasks(count, question="Who is {}?"):
       scorer="multiple_choice" if n % 2 else "qa_match",
       family="odd" if n % 2 else "",
       options=("x", "A") if n % 2 else (),
+      evidence=("X: One", "Y:") if n % 3 else (),
     )
     for n in range(count)
   ]

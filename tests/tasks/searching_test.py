@@ -181,6 +181,15 @@ def test_random_plans_are_readable_and_copy_from_the_prompt():
   }
 
 
+def test_the_question_is_seldom_searched_again():
+  asked = f"none | {rules.QUESTION_SUB_GOAL}"
+  memory = _MEMORY.replace("Get Low | find pages", asked)
+  goals = collections.Counter(
+    decision.sub_goal for decision in _random_decisions(_prompt(memory))
+  )
+  assert 0 < goals[rules.QUESTION_SUB_GOAL] < 0.1 * goals.total()
+
+
 def test_without_a_name_the_question_is_searched():
   for decision in _random_decisions(_prompt(question="who is it?"), 20):
     assert decision.context == rules.NO_CONTEXT

@@ -39,6 +39,7 @@ def test_rows_become_tasks(tmp_path):
     "data_source": "mine",
     "scorer": "numeric_match",
     "family": "hard",
+    "evidence": ["X: One"],
     "difficulty": 3,
   }
   source = _open(_write(tmp_path / "q.jsonl", _ROW, "", full))
@@ -53,6 +54,7 @@ def test_rows_become_tasks(tmp_path):
     data_source="mine",
     scorer="numeric_match",
     family="hard",
+    evidence=("X: One",),
   )
   assert source[-1] == source[1]
   with pytest.raises(IndexError):

@@ -1,6 +1,8 @@
 """The warm start as a pure function of config and seed, in a few steps."""
 
+import copy
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
@@ -86,6 +88,21 @@ def test_a_seed_gives_the_same_planner_again(small_world, monkeypatch):
       for sample_E in batch.sample_BE
     )
     assert ends == samples > 0
+
+
+@pytest.mark.parametrize(
+  ("prompt_tokens", "expected"),
+  [(16, 64), (240, 64), (480, 64), (512, 128), (1100, 256), (18432, 256)],
+)
+def test_the_drill_grows_with_the_prompts(small_world, prompt_tokens, expected):
+  config = copy.deepcopy(small_world.config)
+  config.sampler.max_prompt_tokens = prompt_tokens
+  config.warm_start.copy_steps = 2
+  mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
+  arch = tiny_model.tiny_architecture()
+  drills = warm_start._drills(arch, config, mesh)
+  first, second = (batch.tokens_BT for (batch,) in itertools.islice(drills, 2))
+  assert (first.shape[1], second.shape[1]) == (32, expected)
 
 
 def test_imitation_learns_the_format(small_world, monkeypatch):

@@ -15,7 +15,7 @@ import pathlib
 
 from absl import flags
 
-from agentflow_jax.core import errors
+from agentflow_jax.core import config_validation, errors
 from agentflow_jax.hf import staging
 from agentflow_jax.training import cli, model_files
 
@@ -26,7 +26,7 @@ _OUT = flags.DEFINE_string("out", None, "Directory to write.", required=True)
 _PARAM_DTYPE = flags.DEFINE_enum(
   "param_dtype",
   "float32",
-  ["float32", "bfloat16"],
+  config_validation.CHOICES["model.param_dtype"],
   "Element type of the written weights.",
 )
 _MAX_SHARD_MB = flags.DEFINE_integer(

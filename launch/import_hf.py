@@ -11,6 +11,7 @@ import pathlib
 
 from absl import flags, logging
 
+from agentflow_jax.core import config_validation
 from agentflow_jax.training import cli, model_files
 
 _HF_DIR = flags.DEFINE_string(
@@ -22,7 +23,7 @@ _OUT = flags.DEFINE_string(
 _PARAM_DTYPE = flags.DEFINE_enum(
   "param_dtype",
   "float32",
-  ["float32", "bfloat16"],
+  config_validation.CHOICES["model.param_dtype"],
   "What the parameters are stored in.",
 )
 

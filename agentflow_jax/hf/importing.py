@@ -19,7 +19,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from agentflow_jax.core import errors
+from agentflow_jax.core import config_validation, errors
 from agentflow_jax.hf import mapping, tensor_file
 from agentflow_jax.models import architecture as architecture_lib
 from agentflow_jax.models import sharding as sharding_lib
@@ -27,7 +27,7 @@ from agentflow_jax.models import transformer
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-PARAM_DTYPES = ("float32", "bfloat16")
+PARAM_DTYPES = config_validation.CHOICES["model.param_dtype"]
 # Elements per block of a transposing copy; whole columns miss the cache.
 _BLOCK = 256
 _ALIGNMENT = 64  # bytes

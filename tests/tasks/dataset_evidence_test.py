@@ -83,5 +83,7 @@ def test_another_scorer_needs_what_it_is_about():
   assert (task.scorer, task.evidence) == ("evidence", ("A:",))
   with pytest.raises(ValueError, match="no evidence for the scorer 'evidence'"):
     read(_ROW, "two_wiki")
+  with pytest.raises(ValueError, match="--passages of gold_pids"):
+    read({**_ROW, "gold_pids": ["p1"]}, "two_wiki")
   exact = formats.with_scorer(formats.FORMATS["two_wiki"], "exact_match")
   assert exact(_ROW, "two_wiki").scorer == "exact_match"

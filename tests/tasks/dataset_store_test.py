@@ -56,8 +56,13 @@ def test_what_is_written_is_read_back_in_order(tmp_path):
 
 
 def test_a_missing_dataset_says_how_to_make_it(tmp_path):
-  with pytest.raises(errors.UserError, match="prepare_data.py --dataset=nq"):
-    sources.open_source("tfds:nq", tmp_path, "train")
+  for name, flags in (
+    ("nq_open", "--dataset=nq_open --source"),
+    ("quiz", "--dataset=... --name=quiz --source"),
+  ):
+    with pytest.raises(errors.UserError) as caught:
+      sources.open_source(f"tfds:{name}", tmp_path, "train")
+    assert f"prepare_data.py {flags}" in str(caught.value)
 
 
 def _prepare(tmp_path, *arguments):

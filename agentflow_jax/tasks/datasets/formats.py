@@ -287,7 +287,10 @@ def with_scorer(read: Format, scorer: str) -> Format:
   def scored(row: fields.Row, name: str) -> task_lib.Task:
     task = dataclasses.replace(read(row, name), scorer=scorer)
     if scorer.startswith("evidence") and not task.evidence:
-      raise ValueError(f"there is no evidence for the scorer {scorer!r}")
+      raise ValueError(
+        f"there is no evidence for the scorer {scorer!r}"
+        + ("; name the --passages of gold_pids" if row.get("gold_pids") else "")
+      )
     return task
 
   return scored

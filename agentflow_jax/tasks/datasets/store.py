@@ -23,7 +23,7 @@ from typing import Any
 
 from agentflow_jax.core import errors
 from agentflow_jax.core import task as task_lib
-from agentflow_jax.tasks.datasets import checking
+from agentflow_jax.tasks.datasets import checking, formats
 
 SPLIT = "questions"
 _VERSION = "1.0.0"
@@ -108,9 +108,11 @@ def read_about(data_dir: str | os.PathLike[str], name: str) -> dict[str, Any]:
   try:
     return json.loads(path.read_text(encoding="utf-8"))
   except FileNotFoundError as error:
+    known = name in formats.FORMATS
+    flags = f"--dataset={name}" if known else f"--dataset=... --name={name}"
     raise errors.UserError(
       f"there is no dataset {name!r} in {data_dir}; write it with "
-      f"launch/prepare_data.py --dataset={name} --source=PATH "
+      f"launch/prepare_data.py {flags} --source=PATH "
       f"--data_dir={data_dir}, or point tasks.data_dir at where it is"
     ) from error
   except (OSError, ValueError) as error:

@@ -22,15 +22,14 @@ from jax.sharding import Mesh
 from agentflow_jax.core import config_validation, errors
 from agentflow_jax.hf import mapping, tensor_file
 from agentflow_jax.models import architecture as architecture_lib
+from agentflow_jax.models import host_memory, transformer
 from agentflow_jax.models import sharding as sharding_lib
-from agentflow_jax.models import transformer
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PARAM_DTYPES = config_validation.CHOICES["model.param_dtype"]
 # Elements per block of a transposing copy; whole columns miss the cache.
 _BLOCK = 256
-_ALIGNMENT = 64  # bytes
 
 
 def load_checkpoint(
@@ -172,7 +171,7 @@ def _load_parameter(
   whole = tuple((0, size) for size in slot.shape)
   owners = [(None, whole)] if sharding is None else _owners(slot, sharding)
   shards = {
-    bounds: _empty([stop - start for start, stop in bounds], dtype)
+    bounds: host_memory.empty([stop - start for start, stop in bounds], dtype)
     for _, bounds in owners
   }
   for layer, name in enumerate(slot.hf_names()):
@@ -206,14 +205,6 @@ def _owners(
     )
     for device, index in indices.items()
   ]
-
-
-def _empty(shape: list[int], dtype: np.dtype) -> np.ndarray:
-  """Memory that a CPU device adopts as it is; other buffers are copied."""
-  size = math.prod(shape) * dtype.itemsize
-  memory = np.empty(size + _ALIGNMENT, np.uint8)
-  start = -memory.ctypes.data % _ALIGNMENT
-  return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _copy(target: np.ndarray, source: np.ndarray, axis: int | None) -> None:

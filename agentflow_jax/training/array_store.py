@@ -16,6 +16,7 @@ Names are tree paths joined by "/": "params/layers/mlp/up_DF".
 
 import concurrent.futures
 import json
+import math
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ import numpy as np
 from absl import logging
 
 from agentflow_jax.core import errors
+from agentflow_jax.models import host_memory
 from agentflow_jax.training import run_dir as run_dir_lib
 
 Arrays = Mapping[str, Any]  # name -> jax.Array or np.ndarray
@@ -34,6 +36,7 @@ Arrays = Mapping[str, Any]  # name -> jax.Array or np.ndarray
 _STATE = "state"
 _INFO = "checkpoint.json"
 _FORMAT = 1
+_GROUP_ELEMENTS = 2**24  # 64 MB of float32 are read at once
 _TIMEOUT_S = 3600  # of orbax's barriers between processes
 
 
@@ -174,40 +177,85 @@ def restore(
     CheckpointError: names the first array that is missing or does not fit,
       with found and expected shapes, or the file that can not be read.
   """
-  import orbax.checkpoint as ocp
-
   info = read_info(directory)
   if info is None:
     raise errors.CheckpointError(f"{directory} holds no complete checkpoint")
-  _check_fit(directory, info["arrays"], targets, any_dtype=dtype is not None)
-
-  def how(name: str, target: Any) -> ocp.RestoreArgs:
-    kind = target.dtype if dtype is None else dtype
-    if dtype == "stored":
-      kind = info["arrays"][name]["dtype"]
-    if isinstance(target, np.ndarray | np.generic):
-      return ocp.RestoreArgs(restore_type=np.ndarray, dtype=jnp.dtype(kind))
-    return ocp.ArrayRestoreArgs(
-      sharding=getattr(target, "sharding", None) or _default_sharding(),
-      global_shape=target.shape,
-      dtype=jnp.dtype(kind),
-    )
-
+  stored = info["arrays"]
+  _check_fit(directory, stored, targets, any_dtype=dtype is not None)
+  kinds = {
+    name: stored[name]["dtype"] if dtype == "stored" else dtype or target.dtype
+    for name, target in targets.items()
+  }
   try:
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-      return reader.restore(
-        directory / _STATE,
-        args=ocp.args.PyTreeRestore(
-          item=dict(targets),
-          restore_args={n: how(n, target) for n, target in targets.items()},
-          partial_restore=True,
-        ),
-      )
+    restored = _read(directory / _STATE, targets, kinds)
   except (OSError, ValueError, RuntimeError) as error:
     first_line = str(error).partition("\n")[0]
     raise errors.CheckpointError(
       f"{directory} is damaged: {first_line}"
     ) from error
+  return {name: restored[name] for name in targets}
+
+
+def _read(
+  state: pathlib.Path, targets: Arrays, kinds: Mapping[str, Any]
+) -> dict[str, Any]:
+  """The arrays, as element type `kinds`; host memory beside them is little.
+
+  Largest first: what a read takes on top of its result is then never on top of
+  everything else. All in one read, and as jax arrays, the largest were there
+  twice.
+  """
+  import orbax.checkpoint as ocp
+
+  def how(name: str) -> ocp.RestoreArgs:
+    target, kind = targets[name], jnp.dtype(kinds[name])
+    if _is_split(target):  # each process reads its own parts
+      return ocp.ArrayRestoreArgs(
+        sharding=target.sharding, global_shape=target.shape, dtype=kind
+      )
+    return ocp.RestoreArgs(restore_type=np.ndarray, dtype=kind)
+
+  restored = {}
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    for names in _groups(targets):
+      group = reader.restore(
+        state,
+        args=ocp.args.PyTreeRestore(
+          item={name: targets[name] for name in names},
+          restore_args={name: how(name) for name in names},
+          partial_restore=True,
+        ),
+      )
+      for name in names:
+        restored[name] = _placed(group.pop(name), targets[name])
+  return restored
+
+
+def _groups(targets: Arrays) -> list[list[str]]:
+  """Names to be read together, largest arrays first."""
+  groups: list[list[str]] = []
+  room = 0
+  sizes = {name: math.prod(targets[name].shape) for name in targets}
+  for name in sorted(sizes, key=lambda name: -sizes[name]):
+    if not groups or sizes[name] > room:
+      groups.append([])
+      room = _GROUP_ELEMENTS
+    groups[-1].append(name)
+    room -= sizes[name]
+  return groups
+
+
+def _is_split(target: Any) -> bool:
+  sharding = getattr(target, "sharding", None)
+  return sharding is not None and len(sharding.device_set) > 1
+
+
+def _placed(array: Any, target: Any) -> Any:
+  """What was read, where `target` wants it; no copy on a CPU device."""
+  if _is_split(target) or isinstance(target, np.ndarray | np.generic):
+    return array
+  sharding = getattr(target, "sharding", None) or _default_sharding()
+  return jax.device_put(host_memory.adoptable(array), sharding)
 
 
 def remove(directory: pathlib.Path) -> None:

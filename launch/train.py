@@ -38,8 +38,7 @@ def main(argv: list[str]) -> None:
   del argv
   config = _CONFIG.value
   config_validation.validate(config)
-  if config.model.checkpoint:
-    model_files.check_model(config.model.checkpoint)
+  model_files.check_start(config)
   name = cli.config_name()
   path = config.run.run_dir or f"runs/{name}-seed{config.run.seed}"
   with (

@@ -11,8 +11,6 @@ from agentflow_jax.assembly import agents as agents_lib
 from agentflow_jax.assembly import sandboxes
 from agentflow_jax.assembly import world as world_lib
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import errors
-from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.engines import scripted
 from agentflow_jax.models import lora, presets, sharding
@@ -41,10 +39,10 @@ async def start_model(
 ) -> model_loading.LoadedModel:
   """The model a run starts from; the same one when it is resumed.
 
-  Raises:
-    ConfigError: there is neither a checkpoint nor a warm start.
+  Raises as model_files.check_start does.
   """
   config = world.config
+  model_files.check_start(config)
   kind = {
     "mesh": mesh,
     "dtype": config.model.dtype,
@@ -53,11 +51,6 @@ async def start_model(
   }
   if config.model.checkpoint:
     return model_loading.load_model(config.model.checkpoint, **kind)
-  if not config.warm_start.enabled:
-    raise errors.ConfigError(
-      "model.checkpoint is empty and warm_start.enabled is false: name a model "
-      "directory, or let worldfacts warm-start a small one"
-    )
   if not model_files.is_described(run_dir.base):
     await _warm_start(world, run_dir, mesh, report)
   return model_loading.load_model(run_dir.base, **kind)
@@ -141,11 +134,9 @@ async def collect_traces(world: world_lib.World) -> list[traces.Trace]:
     stack.push_async_callback(engines.aclose)
     toolbox = agents_lib.build_toolbox(engines, world.index_dir)
     stack.push_async_callback(toolbox.aclose)
-    planner_rule = traces.random_planner(
-      lessons.of(config).random_plan, list(toolbox)
-    )
+    lesson = lessons.of(config)
     planner = scripted.ScriptedEngine(
-      {messages_lib.ModuleRole.PLANNER: planner_rule}
+      {lesson.role: traces.random_planner(lesson.random_plan, list(toolbox))}
     )
     engines = agents_lib.Engines.of(config, {agents_lib.TRAINABLE: planner})
     stack.push_async_callback(engines.aclose)

@@ -77,9 +77,14 @@ def _rules() -> Iterator[config_rule.Rule]:
       training=True,
     )
   yield config_rule.Rule(
-    fields=("warm_start.enabled", "agent.flow"),
-    broken=lambda c: c.warm_start.enabled and c.agent.flow != MODULAR,
-    why="the warm start teaches plans; name a model.checkpoint",
+    fields=("warm_start.enabled", "agent.flow", "tasks.train"),
+    broken=lambda c: (
+      c.warm_start.enabled
+      and c.agent.flow == MONOLITHIC
+      and c.tasks.train != "worldfacts"
+    ),
+    why="the warm start teaches a policy worldfacts only; elsewhere, name a "
+    "model.checkpoint",
     training=True,
   )
 

@@ -141,6 +141,7 @@ class _Seed:
       "training.iterations": 0,
       "tasks.evaluation_questions": 1,
       **condition.base,
+      **self._small(condition),
       "run.seed": self._seed,
     }
     config = runs.resolve(self._settings.config, own)
@@ -277,10 +278,15 @@ class _Seed:
     return {
       **{key: v for key, v in defaults.items() if key not in given},
       **condition.overrides,
+      **self._small(condition),
       "model.checkpoint": start.path,
       "warm_start.enabled": False,
       "run.seed": self._seed,
     }
+
+  def _small(self, condition: table.Condition) -> Mapping[str, Any]:
+    """What the condition's small planner needs; nothing for other models."""
+    return condition.small if self._settings.config.warm_start.enabled else {}
 
   def _add(
     self,

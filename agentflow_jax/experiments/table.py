@@ -55,6 +55,8 @@ class Condition:
   overrides: Mapping[str, Any] = _nothing()  # config keys and values
   start: str = ""  # the condition it goes on from; "" = the start model
   base: Mapping[str, Any] = _nothing()  # what its start model differs in
+  # What both need where the start model is a small one of ours.
+  small: Mapping[str, Any] = _nothing()
   shown: bool = True  # False: only made for others to go on from
 
 
@@ -112,6 +114,15 @@ def _loss(statistics: str, aggregation: str, label: str) -> Condition:
   )
 
 
+# One policy instead of four modules. It writes its numbers out: pieces are
+# longer than plans.
+_ONE_POLICY = {"agent.flow": "monolithic", "learner.trained_roles": ("policy",)}
+_LONG_PIECES = {
+  "sampler.max_prompt_tokens": 256,
+  "sampler.max_completion_tokens": 24,
+  "learner.row_tokens": 288,
+}
+
 _EXPERIMENTS = (
   Experiment(
     name="training",
@@ -126,6 +137,27 @@ _EXPERIMENTS = (
     ),
     panels=(measures.ACCURACY, measures.TURNS, measures.TOOL_ERRORS),
     minutes=35,
+  ),
+  Experiment(
+    name="flows",
+    question=(
+      "Does a planner among modules learn more from as many episodes than one "
+      "policy that does everything in one text?"
+    ),
+    conditions=(
+      Condition(name="modular", label="Modular", program=TRAIN),
+      Condition(
+        name="monolithic",
+        label="Monolithic",
+        program=TRAIN,
+        base=_ONE_POLICY,
+        overrides=_ONE_POLICY,
+        small=_LONG_PIECES,
+      ),
+    ),
+    settings={"training.evaluate_first": True},
+    panels=(measures.ACCURACY, measures.TURNS, measures.TOOL_ERRORS),
+    minutes=60,
   ),
   Experiment(
     name="turn_budget",

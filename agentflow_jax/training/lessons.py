@@ -5,7 +5,8 @@ import os
 from collections.abc import Callable, Sequence
 
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import providers
+from agentflow_jax.core import flows, providers
+from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.hf import tokenizer as tokenizer_lib
 from agentflow_jax.tasks.searching import random_strategy
 from agentflow_jax.training import search_lesson, traces, worldfacts_lesson
@@ -15,12 +16,14 @@ from agentflow_jax.training import search_lesson, traces, worldfacts_lesson
 class Lesson:
   """A random planner to imitate, and the words it is written in.
 
+  `role` is who imitates it: a planner, or a policy that is all modules in one.
   `random_plan` writes a plan for a prompt, `train_tokenizer` makes a tokenizer
   of a size in a directory, `renamer` what makes up names, if any.
 
   Example: `lessons.of(config).random_plan(prompt, random.Random(0), tools)`.
   """
 
+  role: messages_lib.ModuleRole = messages_lib.ModuleRole.PLANNER
   random_plan: traces.RandomPlan
   train_tokenizer: Callable[
     [Sequence[traces.Trace], int, str | os.PathLike[str]],
@@ -34,6 +37,11 @@ _WORLDFACTS = Lesson(
   train_tokenizer=worldfacts_lesson.train_tokenizer,
   renamer=worldfacts_lesson.renamer,
 )
+_WORLDFACTS_POLICY = dataclasses.replace(
+  _WORLDFACTS,
+  role=messages_lib.ModuleRole.POLICY,
+  random_plan=worldfacts_lesson.random_piece,
+)
 _SEARCH = Lesson(
   random_plan=random_strategy.random_plan,
   train_tokenizer=search_lesson.train_tokenizer,
@@ -42,7 +50,9 @@ _SEARCH = Lesson(
 
 
 def of(config: config_lib.Config) -> Lesson:
-  """The lesson of the world whose rules write the planner's commands."""
+  """The lesson of the flow, and of the world whose rules write commands."""
+  if config.agent.flow == flows.MONOLITHIC:
+    return _WORLDFACTS_POLICY
   if config.engines.executor == providers.SCRIPTED_SEARCH:
     return _SEARCH
   return _WORLDFACTS

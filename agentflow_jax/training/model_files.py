@@ -14,6 +14,7 @@ import pathlib
 import shutil
 from typing import TYPE_CHECKING, Protocol
 
+from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import errors
 from agentflow_jax.training import run_dir as run_dir_lib
 
@@ -85,6 +86,22 @@ def check_model(checkpoint: str | os.PathLike) -> None:
     raise errors.CheckpointError(
       f"{directory} is no model: it holds neither architecture.json (a "
       "model), model/architecture.json (a run) nor config.json (Hugging Face)"
+    )
+
+
+def check_start(config: config_lib.Config) -> None:
+  """What a run starts from, before anything is loaded or written.
+
+  Raises:
+    ConfigError: there is neither a checkpoint nor a warm start.
+    CheckpointError: the checkpoint is no model.
+  """
+  if config.model.checkpoint:
+    check_model(config.model.checkpoint)
+  elif not config.warm_start.enabled:
+    raise errors.ConfigError(
+      "model.checkpoint is empty and warm_start.enabled is false: name a model "
+      "directory, or let worldfacts warm-start a small one"
     )
 
 

@@ -6,7 +6,10 @@ labels, sub-goals and tool lines as single tokens it is six. Sampling, learning
 and the chance of a slip shrink with it. What phrases may not hold is a name:
 names have to be copied, part by part.
 
-Phrases begin with a line break or a space, so that they never cut a word.
+The same goes for a policy's pieces: `<search>`, a name, ` currency</search>`.
+
+Phrases begin with a line break, a space or a tag, so that they never cut a
+word.
 """
 
 import collections
@@ -24,6 +27,9 @@ _BAR = " | "
 # What a chat shows at every turn.
 _ROLES = ("user", "assistant")
 _LABEL = re.compile(r"[A-Z][A-Za-z -]{1,18}:")
+_PIECE = re.compile(r"(<([a-z][a-z0-9_]*)>)( [^<>]+)(</\2>)")
+# Of the words before a closing tag, at most so many are one token with it.
+_LAST_WORDS = 4
 
 
 def common_phrases(
@@ -44,7 +50,7 @@ def common_phrases(
   counts = collections.Counter(
     phrase
     for trace in found
-    for text in (trace.prompts[-1], *trace.plans)
+    for text in (trace.shown(-1), *trace.plans)
     for phrase in _of_lines(text)
   )
   common = [
@@ -59,6 +65,9 @@ def common_phrases(
 def _of_lines(text: str) -> Iterable[str]:
   """Whole lines, their labels, and what stands beside the bars of a line."""
   for line in text.split("\n"):
+    if piece := _PIECE.fullmatch(line):
+      yield from _of_piece(piece)
+      continue
     parts = line.split(_BAR)
     if label := _LABEL.match(line):
       yield f"\n{label[0]}"
@@ -67,3 +76,12 @@ def _of_lines(text: str) -> Iterable[str]:
       yield f"{_BAR}{parts[-1]}"
     elif " " in line:
       yield f"\n{line}"
+
+
+def _of_piece(piece: re.Match[str]) -> Iterable[str]:
+  """All of it, its tags, and the tags with the words beside them."""
+  opening, _, body, closing = piece.groups()
+  words = body.split()
+  yield from (piece[0], opening, closing, f"{opening} {words[0]}")
+  for first in range(max(1, len(words) - _LAST_WORDS), len(words)):
+    yield f" {' '.join(words[first:])}{closing}"

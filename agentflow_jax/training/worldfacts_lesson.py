@@ -15,6 +15,7 @@ from agentflow_jax.tasks.worldfacts import (
   relations,
   renaming,
   stems,
+  tag_rules,
 )
 from agentflow_jax.training import phrases, traces
 
@@ -41,6 +42,14 @@ def random_plan(
   return random_strategy.random_plan(
     text, rng, tool_names, _STRATEGY, names.known_names()
   )
+
+
+def random_piece(
+  text: str, rng: random.Random, tool_names: Sequence[str]
+) -> str:
+  """A piece of a monolithic policy with that strategy; `text` has the tags."""
+  del tool_names
+  return tag_rules.random_piece(text, rng, _STRATEGY, names.known_names())
 
 
 def renamer() -> traces.Rename:
@@ -71,7 +80,7 @@ def train_tokenizer(
   texts *= _PAGE_REPEATS
   for trace in found[:_TOKENIZER_TRACES]:
     # The last prompt holds all earlier ones.
-    texts += [trace.prompts[-1], *trace.plans]
+    texts += [trace.shown(-1), *trace.plans]
   maker = stems.NameMaker(facts.real_entities())
   parts = [*maker.endings, *(f" {stem}" for stem in maker.stems)]
   whole = common_phrases(found)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 
 import pytest
+import short_runs
 
 from agentflow_jax.agent import episode
 from agentflow_jax.agent import policy as policy_lib
@@ -217,3 +218,36 @@ def test_a_role_that_is_not_the_policys_is_one_line(taught, tmp_path):
   (line,) = done.stderr.splitlines()
   for word in ("agent.flow='monolithic'", "learner.trained_roles", "policy"):
     assert word in line
+
+
+def test_a_policy_is_warm_started_and_trained(tmp_path):
+  """From random weights, with the quickstart's config and two more keys."""
+  run = tmp_path / "run"
+  done = _train(
+    run,
+    "",
+    tmp_path,
+    **short_runs.FLAGS
+    | {
+      "sampler.slots": 8,
+      "tasks.train": "worldfacts",
+      "tasks.evaluation": "worldfacts",
+      "tasks.data_dir": tmp_path / "data",
+      "tools.enabled": "wikipedia_search,python_coder,base_generator",
+      "engines.tool": "scripted:worldfacts",
+      "warm_start.enabled": "true",
+      "training.iterations": 1,
+      "training.evaluate_every": 0,
+      "agent.max_parse_failures": 5,
+    },
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  (line,) = metrics_writer.read_metrics(run)
+  assert line["completion_tokens"] > 0
+  for trajectory in recorder.read_trajectories(recorder.iteration_path(run, 1)):
+    calls = [c for turn in trajectory.turns for c in turn.module_calls]
+    assert {str(call.role) for call in calls} <= {"policy"}
+  # Tags are tokens of its tokenizer.
+  tokenizer = model_loading.load_model(run / "base").tokenizer
+  for tag in ("<search>", "<answer>", "</answer>"):
+    assert len(tokenizer.encode(tag)) == 1

@@ -22,6 +22,10 @@ _ROOT = pathlib.Path(__file__).parents[2]
       "--config.warm_start.enabled=0 --config.model.checkpoint=/nonexistent",
       ("/nonexistent is no model",),
     ),
+    (
+      "--config.warm_start.enabled=false",
+      ("model.checkpoint is empty", "name a model directory"),
+    ),
   ],
 )
 def test_a_mistake_is_one_line_that_names_the_key(tmp_path, argument, words):

@@ -61,6 +61,22 @@ def test_experiments_share_start_models(tmp_path):
   assert sum("bases" in str(run.run_dir) for run in sizes) == 3
 
 
+def test_only_a_small_policy_gets_room_for_its_pieces(tmp_path):
+  """Start model and training alike; another model's config has its own."""
+  planned = _plan(tmp_path, "flows", seeds=(0,))
+  trained = _named(planned, "seed0/monolithic")
+  base = next(run for run in planned if run.run_dir in trained.needs)
+  for run in (base, trained):
+    assert _flag(run, "config.agent.flow") == "monolithic"
+    assert _flag(run, "config.sampler.max_completion_tokens") == "24"
+  modular = " ".join(_named(planned, "seed0/modular").command)
+  assert "max_completion_tokens" not in modular and "flow=" not in modular
+  large = _plan(
+    tmp_path, "flows", warm_start__enabled=False, model__checkpoint="m"
+  )
+  assert not [r for r in large if "max_completion" in " ".join(r.command)]
+
+
 def test_an_evaluation_does_not_train(tmp_path):
   planned = _plan(tmp_path)
   untrained = _named(planned, "0/untrained")
@@ -95,6 +111,8 @@ def test_several_sources_of_questions_are_refused(tmp_path):
       tools__enabled=("base_generator",),
       warm_start__enabled=False,
       model__checkpoint="m",
+      **{f"engines__{role}": "frozen" for role in ("executor", "verifier")},
+      **{f"engines__{role}": "frozen" for role in ("generator", "tool")},
     )
 
 

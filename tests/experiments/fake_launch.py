@@ -67,6 +67,8 @@ def settings(tmp_path: pathlib.Path, scripts: pathlib.Path, **changes):
   config = config_lib.Config()
   config.warm_start.enabled = True
   config.agent.prompt_style = "compact"
+  for role in ("executor", "verifier", "generator", "tool"):
+    setattr(config.engines, role, "scripted:worldfacts")
   given = {k.replace("__", "."): v for k, v in changes.items() if "__" in k}
   for key, value in given.items():
     config_validation.put(config, key, value)

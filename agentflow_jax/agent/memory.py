@@ -50,6 +50,10 @@ class Entry:
   commands: tuple[str, ...]
   results: tuple[str, ...]
   verdict: trajectory_lib.Verdict | None
+  # Its lines by style: every module of every later turn asks for them.
+  texts: dict[str, str] = dataclasses.field(
+    default_factory=dict, compare=False, repr=False
+  )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class Memory:
 
   def closed(self, verdict: trajectory_lib.Verdict) -> "Memory":
     """This memory, whose last turn was open, with that turn's verdict."""
-    last = dataclasses.replace(self.entries[-1], verdict=verdict)
+    last = dataclasses.replace(self.entries[-1], verdict=verdict, texts={})
     return Memory((*self.entries[:-1], last))
 
   def add_open(
@@ -121,7 +125,7 @@ def render(
   turns are added. `count_tokens` is called only when the bytes do not settle
   the matter. The result is "" for an empty memory.
   """
-  blocks = [_block(entry, style, None) for entry in memory.entries]
+  blocks = [_whole(entry, style) for entry in memory.entries]
   text = "".join(blocks)
   if len(text.encode("utf-8", errors="replace")) <= budget_tokens:
     return text
@@ -176,6 +180,13 @@ def _halves(entry: Entry) -> list[int]:
     lengths.append(max_chars)
     max_chars *= 2
   return lengths[::-1]
+
+
+def _whole(entry: Entry, style: str) -> str:
+  """The lines of one turn, nothing cut; written once."""
+  if style not in entry.texts:
+    entry.texts[style] = _block(entry, style, None)
+  return entry.texts[style]
 
 
 def _block(entry: Entry, style: str, max_chars: int | None) -> str:

@@ -60,6 +60,8 @@ def section(label: str, text: str) -> str:
 
   The first line of `text` stands behind the label and is left as it is.
   """
+  if text.isprintable():  # no line break of any kind: most texts
+    return f"{label} {control_tokens.defuse(text)}"
   first, line_break, rest = control_tokens.defuse(
     _with_plain_breaks(text)
   ).partition("\n")

@@ -21,7 +21,7 @@ from agentflow_jax.evaluation import (
   benchmark_report,
   benchmark_runner,
 )
-from agentflow_jax.rollout import group_rollout
+from agentflow_jax.rollout import group_rollout, steady_heap
 from agentflow_jax.training import run_dir as run_dir_lib
 
 _STREAM = "benchmark"
@@ -60,14 +60,15 @@ async def evaluate(
   }
   async with open_answerers(config, request) as (agents, engines):
     reward_fn = judging.build_reward(engines, scorers)
-    for name, tasks in request.benchmarks.items():
-      await benchmark_runner.run(
-        tasks,
-        _run_one(request, tasks, agents, config.run.seed),
-        reward_fn,
-        request.out / name,
-        _plan(config, request),
-      )
+    with steady_heap.steady_heap():
+      for name, tasks in request.benchmarks.items():
+        await benchmark_runner.run(
+          tasks,
+          _run_one(request, tasks, agents, config.run.seed),
+          reward_fn,
+          request.out / name,
+          _plan(config, request),
+        )
     if counts := judging.metrics(reward_fn):
       logging.info("%s", {name: round(v, 3) for name, v in counts.items()})
   results = benchmark_runner.results_in(request.out)

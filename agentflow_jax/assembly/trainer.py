@@ -23,6 +23,7 @@ from agentflow_jax.evaluation.report import report
 from agentflow_jax.hf import exporting
 from agentflow_jax.learner import learner as learner_lib
 from agentflow_jax.models import sharding
+from agentflow_jax.rollout import steady_heap
 from agentflow_jax.tasks import order
 from agentflow_jax.training import (
   loop,
@@ -75,7 +76,8 @@ async def train(
     trainer = loop.Trainer(
       _parts(world, run_dir, models, mesh, built, shown, stop), started_s
     )
-    result = await trainer.run()
+    with steady_heap.steady_heap():
+      result = await trainer.run()
   if result is not None:
     _finish(config, run_dir, shown)
   return result

@@ -27,7 +27,7 @@ from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.engines import retrying, scripted
-from agentflow_jax.rollout import group_rollout
+from agentflow_jax.rollout import group_rollout, steady_heap
 from agentflow_jax.testing import fake_tools
 from agentflow_jax.tools import bubblewrap_sandbox, monty_sandbox
 from agentflow_jax.tools import sandbox as sandbox_lib
@@ -94,8 +94,9 @@ def run(sizes: Sizes | None = None) -> dict[str, float | None]:
   once = dataclasses.replace(sizes, sandbox_runs=1)
   asyncio.run(_sandbox_latency("monty", monty_sandbox.MontySandbox, once))
   before = _held()
-  found = asyncio.run(_throughput(sizes))
-  found |= asyncio.run(_loop_lag(sizes))
+  with steady_heap.steady_heap():  # as in training
+    found = asyncio.run(_throughput(sizes))
+    found |= asyncio.run(_loop_lag(sizes))
   found |= asyncio.run(
     _sandbox_latency("monty", monty_sandbox.MontySandbox, sizes)
   )

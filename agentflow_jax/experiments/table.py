@@ -118,9 +118,9 @@ def _loss(statistics: str, aggregation: str, label: str) -> Condition:
 # longer than plans.
 _ONE_POLICY = {"agent.flow": "monolithic", "learner.trained_roles": ("policy",)}
 _LONG_PIECES = {
-  "sampler.max_prompt_tokens": 256,
+  "sampler.max_prompt_tokens": 320,
   "sampler.max_completion_tokens": 24,
-  "learner.row_tokens": 288,
+  "learner.row_tokens": 352,
 }
 
 _EXPERIMENTS = (

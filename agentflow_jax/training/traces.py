@@ -69,9 +69,9 @@ def random_planner(plan: RandomPlan, tool_names: Sequence[str]):
 def _broken(written: str) -> str:
   """The first line of a plan; of a piece, what stands between its tags."""
   first, line_break, _ = written.partition("\n")
-  return (
-    first if line_break else first.partition(">")[2].partition("<")[0].strip()
-  )
+  if line_break:
+    return first
+  return first.partition(">")[2].partition("<")[0].strip()
 
 
 def from_trajectory(trajectory: trajectory_lib.Trajectory) -> Trace:

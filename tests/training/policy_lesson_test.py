@@ -23,6 +23,7 @@ _CALL = re.compile(r"<search> (.+)</search>")
 def config(small_world):
   made = copy.deepcopy(small_world.config)
   made.agent.flow = "monolithic"
+  made.warm_start.traces = 96
   made.learner.trained_roles = ("policy",)
   return made
 
@@ -83,15 +84,15 @@ def test_a_search_is_for_a_name_that_was_not_searched_yet(found):
   finder = names.known_names()
   for trace in found:
     searched = set()
-    mentioned = finder.find(trace.shown(-1))
-    for plan in trace.plans:
+    for turn, plan in enumerate(trace.plans):
       if match := _CALL.fullmatch(plan):
         named = set(finder.find(match[1])[:1])
-        total += 1
-        again += bool(named & searched) and bool(set(mentioned) - searched)
+        if set(finder.find(trace.shown(turn))) - searched and searched:
+          total += 1
+          again += bool(named & searched)
         searched |= named
-  assert total > 10
-  assert again < 0.4 * total
+  assert total > 5
+  assert again < 0.3 * total, (again, total)
 
 
 def test_ids_are_those_that_a_sampler_will_see(config, found, tokenizer):

@@ -174,9 +174,16 @@ _BROKEN = [
     {
       "agent.flow": "monolithic",
       "learner.trained_roles": ("policy",),
+      "agent.prompt_style": "compact",
       "warm_start.enabled": True,
+      "tasks.train": "jsonl:a",
     },
-    ("warm_start.enabled", "agent.flow='monolithic'"),
+    (
+      "warm_start.enabled",
+      "agent.flow='monolithic'",
+      "tasks.train='jsonl:a'",
+      "teaches a policy worldfacts",
+    ),
   ),
   ({"sampler.temperature": 0}, ("sampler.temperature",)),
   ({"sampler.top_p": 0.9}, ("sampler.top_p",)),

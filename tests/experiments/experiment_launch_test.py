@@ -66,7 +66,7 @@ def test_list_says_what_there_is():
 @pytest.mark.parametrize(
   "arguments, words",
   [
-    (["--name=trainings"], "known are training, turn_budget"),
+    (["--name=trainings"], "known are training, flows, turn_budget"),
     (["--name=training", "--seeds=0,0"], "each once"),
     (["--name=training", "--seeds=a"], "numbers from 0"),
     (["--name=training", "--config.learner.lrr=1"], "nearest: 'learner.lr'"),

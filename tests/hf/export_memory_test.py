@@ -47,6 +47,25 @@ _PEAK_SCRIPT = textwrap.dedent(r"""
 """)
 
 
+_LOAD_SCRIPT = textwrap.dedent(r"""
+  import pathlib, re, sys
+  import jax
+  import orbax.checkpoint
+  from agentflow_jax.testing import tiny_model
+  from agentflow_jax.training import model_loading
+
+  def resident_bytes(kind):
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(kind + r":\s+(\d+) kB", status)[1])
+
+  jax.block_until_ready(tiny_model.tiny_params(tiny_model.tiny_architecture()))
+  pathlib.Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+  before = resident_bytes("VmRSS")
+  jax.block_until_ready(model_loading.load_model(sys.argv[1]).params)
+  print(resident_bytes("VmHWM") - before)
+""")
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
   """(A directory as transformers writes it, the bytes of its weights)."""
@@ -126,3 +145,16 @@ def test_peak_host_memory_is_at_most_1_3_times_the_weights(
     np.testing.assert_array_equal(
       stored[name].read(), wanted[name].read().astype(kind), strict=True
     )
+
+
+@pytest.mark.slow
+def test_loading_takes_little_beside_the_weights(source, saved):
+  """The largest array is read first, while there is room beside it."""
+  done = subprocess.run(
+    [sys.executable, "-c", _LOAD_SCRIPT, str(saved)],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  ratio = int(done.stdout.split()[-1]) / source[1]
+  assert 0.9 < ratio <= 1.2, f"{ratio:.2f} x {source[1] / 1e6:.0f} MB"

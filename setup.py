@@ -40,7 +40,7 @@ _REQUIRES = [
 # The SDK, and what its transports hand to ours.
 _MCP = ["mcp>=2.3", "mcp-types>=2.3", "anyio>=4", "httpx2>=2"]
 # launch/serve.py and launch/serve_retriever.py.
-_SERVE = ["httptools>=0.6", "uvloop>=0.21"]
+_SERVE = ["httptools>=0.6", "numba>=0.61", "uvloop>=0.21"]
 _TEST = [
   *_MCP,
   *_SERVE,

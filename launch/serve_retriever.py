@@ -14,11 +14,14 @@ import contextlib
 import os
 import signal
 import socket
+import sys
+from typing import Any
 
 from absl import flags
 
 from agentflow_jax.tools import (
   bm25_index,
+  bm25_pruning,
   retrieval_server,
   search_services,
   serving,
@@ -49,7 +52,7 @@ def main(argv: list[str]) -> None:
     what="the index",
   )
   serving.import_httptools()
-  index = bm25_index.Bm25Index.open(_INDEX.value)
+  index = bm25_index.Bm25Index.open(_INDEX.value, _best())
   workers = _WORKERS.value or len(os.sched_getaffinity(0))
   with serving.listen(_HOST.value, _PORT.value, shared=True) as first:
     port = first.getsockname()[1]
@@ -74,6 +77,16 @@ def main(argv: list[str]) -> None:
           os.kill(child, signal.SIGTERM)
       for child in children:
         os.waitpid(child, 0)
+
+
+def _best() -> Any:
+  """What searches: machine code if it can be compiled here."""
+  try:
+    from agentflow_jax.tools import bm25_compiled
+  except ImportError as error:  # no numba for this Python
+    print(f"searching several times slower: {error}", file=sys.stderr)
+    return bm25_pruning.best
+  return bm25_compiled.best
 
 
 def _serve(

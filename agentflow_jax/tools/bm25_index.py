@@ -20,7 +20,6 @@ first word), P posting (a term in a passage; by term, then by passage).
 """
 
 import array
-import collections
 import dataclasses
 import json
 import mmap
@@ -29,7 +28,7 @@ import pathlib
 import re
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self
 
 import numpy as np
@@ -58,6 +57,9 @@ _PASSAGE_STARTS = "passage_starts_N.npy"  # int64 [N + 1], bytes
 _POSTING_STARTS = "posting_starts_V.npy"  # int64 [V + 1]
 _POSTINGS = "postings_P.npy"  # int32 [P], the passage
 _SCORES = "scores_P.npy"  # float32 [P]
+
+
+_Best = Callable[..., tuple[np.ndarray, np.ndarray]]  # as bm25_pruning.best
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,8 +232,10 @@ class Bm25Index:
     posting_starts_V: np.ndarray,
     postings_P: np.ndarray,
     scores_P: np.ndarray,
+    best: _Best,
   ):
     """Use `open`."""
+    self._best = best
     self._term_index = term_index
     self._passage_bytes = passage_bytes
     self._passage_starts_N = passage_starts_N
@@ -242,8 +246,16 @@ class Bm25Index:
     self._local = threading.local()
 
   @classmethod
-  def open(cls, directory: str | os.PathLike[str]) -> Self:
+  def open(
+    cls,
+    directory: str | os.PathLike[str],
+    best: _Best = bm25_pruning.best,
+  ) -> Self:
     """Checks every file against the manifest and maps the arrays.
+
+    Args:
+      directory: written by `build`.
+      best: finds the best; `bm25_compiled.best` is faster and needs numba.
 
     Raises:
       UserError: the index is missing, damaged, or of another version.
@@ -253,23 +265,31 @@ class Bm25Index:
     terms = (directory / _TERMS).read_text(encoding="utf-8").split("\n")
     with (directory / _PASSAGES).open("rb") as file:
       passage_bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return cls(
+    index = cls(
       term_index={term: index for index, term in enumerate(terms)},
       passage_bytes=passage_bytes,
       passage_starts_N=_map(directory / _PASSAGE_STARTS),
       posting_starts_V=_map(directory / _POSTING_STARTS),
       postings_P=_map(directory / _POSTINGS),
       scores_P=_map(directory / _SCORES),
+      best=best,
     )
+    index.find(terms[0], 1)  # compiles what is to be compiled
+    return index
 
   def __len__(self) -> int:
     """How many passages there are."""
     return len(self._passage_starts_N) - 1
 
+  def line(self, index: int) -> bytes:
+    """The passage at a position, as JSON: "id", "title", "text", in order."""
+    # Python's own integers slice in half the time.
+    starts_N = self._passage_starts_N
+    return self._passage_bytes[starts_N.item(index) : starts_N.item(index + 1)]
+
   def passage(self, index: int) -> Passage:
     """The passage at a position; positions follow the sorted ids."""
-    start, end = self._passage_starts_N[index : index + 2]
-    return Passage(**json.loads(self._passage_bytes[start:end]))
+    return Passage(**json.loads(self.line(index).decode()))
 
   def search(self, query: str, top_k: int) -> list[Hit]:
     """The best passages, best first; equal scores in the order of their ids.
@@ -281,28 +301,29 @@ class Bm25Index:
       query: any text.
       top_k: passages returned at most, from 1.
     """
+    return [
+      Hit(passage=self.passage(index), score=score)
+      for index, score in self.find(query, top_k)
+    ]
+
+  def find(self, query: str, top_k: int) -> list[tuple[int, float]]:
+    """As `search`, but positions of passages and their scores."""
     if top_k < 1:
       raise ValueError(f"top_k is {top_k}, need at least 1")
-    # Terms are added in one fixed order: sums are bit-equal.
-    counts = collections.Counter(
-      self._term_index[word]
-      for word in words(query)
-      if word in self._term_index
-    )
-    terms = sorted(counts.items())
-    if not terms:
+    index = self._term_index
+    word_W = [index[word] for word in words(query) if word in index]
+    if not word_W:
       return []
-    arrays = (self._posting_starts_V, self._postings_P, self._scores_P)
-    found = bm25_pruning.candidates(
-      terms, *arrays, self._most_V, self._scratch(), top_k
+    found_K, scores_K = self._best(
+      np.array(word_W, np.int64),
+      self._posting_starts_V,
+      self._postings_P,
+      self._scores_P,
+      self._most_V,
+      self._scratch(),
+      top_k,
     )
-    scores = bm25_pruning.scores(found, terms, *arrays)
-    # `found` ascends, so a stable sort leaves ties in the order of their ids.
-    best = np.argsort(-scores, kind="stable")[:top_k]
-    return [
-      Hit(passage=self.passage(int(found[i])), score=float(scores[i]))
-      for i in best
-    ]
+    return list(zip(found_K.tolist(), scores_K.tolist(), strict=True))
 
   def _scratch(self) -> np.ndarray:
     """float32 zeros [N], of this thread."""

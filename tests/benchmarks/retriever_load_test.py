@@ -1,6 +1,9 @@
 """Load on the retrieval server: every query is answered, what is not counts."""
 
 import pathlib
+import socket
+import threading
+import types
 
 import pytest
 
@@ -20,6 +23,9 @@ def test_worldfacts_are_served_to_many_at_once():
   assert found["retriever_errors"] == 0
   assert found["retriever_passages"] > 1000
   assert 0 < found["retriever_p50_ms"] <= found["retriever_p99_ms"]
+  low, high = found["retriever_p99_ms_min"], found["retriever_p99_ms_max"]
+  assert low <= found["retriever_p99_ms"] <= high
+  assert found["retriever_paced_p99_ms"] > 0
   assert found["retriever_queries_per_s"] > 0
 
 
@@ -43,6 +49,30 @@ def test_what_is_refused_is_an_error_not_an_answer(tmp_path):
     server.token = "another"
     answers = retriever_load.ask(server, ["Laos"] * 48, _LOAD, 0.0)
   assert answers.errors == 48
+
+
+def test_queries_differ_so_that_no_cache_helps():
+  found = [("1", "Laos", "a b c d e f g"), ("2", "Peru", "h i j k l m")]
+  queries = retriever_load._queries(found, 500)
+  assert len(set(queries)) == 500
+
+
+def test_connections_that_end_leave_errors_and_nobody_waits():
+  listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+
+  def hang_up():
+    for _ in range(_LOAD.clients):
+      listener.accept()[0].close()
+
+  thread = threading.Thread(target=hang_up)
+  thread.start()
+  server = types.SimpleNamespace(port=listener.getsockname()[1], token="")
+  answers = retriever_load.ask(server, ["Laos"] * 48, _LOAD, 0.0)
+  thread.join()
+  listener.close()
+  assert (answers.errors, list(answers.seconds)) == (48, [])
+  # Nobody listens any more.
+  assert retriever_load.ask(server, ["Laos"] * 48, _LOAD, 0.0).errors == 48
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path):

@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from agentflow_jax.tools import bm25_index, retrieval_server
 
@@ -28,6 +30,37 @@ def retriever(tmp_path):
 
 def _ask(retriever, **request):
   return json.loads(retriever.retrieve(json.dumps(request).encode()))
+
+
+@hypothesis.settings(
+  deadline=None,
+  max_examples=200,
+  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(st.text(), st.text(), st.text())
+def test_documents_are_cut_from_lines_exactly(passage_id, title, text):
+  passage = {"id": passage_id, "title": title, "text": text}
+  line = json.dumps(passage, ensure_ascii=False) + "\n"
+  document = retrieval_server._document(line.encode("utf-8", "replace"))
+  whole = json.loads(line.encode("utf-8", "replace"))
+  assert json.loads(document) == {
+    "id": whole["id"],
+    "contents": f'"{whole["title"]}"\n{whole["text"]}',
+  }
+
+
+def test_text_that_looks_like_json_stays_text(tmp_path):
+  nasty = bm25_index.Passage(
+    id='", "title": "x',
+    title='kip", "text": "\\',
+    text='"}\n{"id": "forged", "title": "", "text": ""}\u2028\x00 ',
+  )
+  bm25_index.build([nasty], tmp_path / "index")
+  index = bm25_index.Bm25Index.open(tmp_path / "index")
+  answer = _ask(retrieval_server.Retriever(index, ""), queries=["kip"])
+  assert answer == {
+    "result": [[{"id": nasty.id, "contents": f'"{nasty.title}"\n{nasty.text}'}]]
+  }
 
 
 def test_answers_have_the_shape_of_search_r1(retriever):
@@ -140,6 +173,35 @@ def _launch(*flags, token=""):
     stderr=subprocess.PIPE,
     text=True,
   )
+
+
+def test_it_serves_without_numba_and_says_so(tmp_path):
+  pytest.importorskip("httptools")
+  bm25_index.build(PASSAGES, tmp_path / "index")
+  launcher = str(_ROOT / "launch/serve_retriever.py")
+  flags = ["--port=0", "--workers=1", f"--index={tmp_path / 'index'}"]
+  program = (
+    "import runpy, sys; sys.modules['numba'] = None;"
+    f"sys.argv = {[launcher, *flags]!r}; runpy.run_path({launcher!r}, None,"
+    "'__main__')"
+  )
+  with subprocess.Popen(
+    [sys.executable, "-c", program],
+    cwd=_ROOT,
+    env={**os.environ, "RETRIEVER_TOKEN": "t"},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  ) as process:
+    port = int(process.stdout.readline().rpartition(":")[2])
+    body = b'{"queries": ["Laos"]}'
+    answer = asyncio.run(_raw(port, _post(body, "t")))
+    process.terminate()
+    _, complaint = process.communicate(timeout=30)
+  assert answer.startswith("HTTP/1.1 200 OK")
+  assert "The kip is used in Laos." in answer
+  assert "slower" in complaint
+  assert "numba" in complaint
 
 
 def test_it_does_not_open_up_by_accident(tmp_path):

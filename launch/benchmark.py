@@ -38,8 +38,10 @@ _ROUNDS = flags.DEFINE_integer(
 _PASSAGES = flags.DEFINE_string(
   "passages",
   "",
-  "Of --suite=agent: what the retrieval server serves, a file "
-  "or folder for launch/build_index.py; empty for the pages of worldfacts.",
+  "Of --suite=agent: what the retrieval server serves, a file or folder for "
+  "launch/build_index.py. Empty for wiki_passages/corpus.jsonl.gz in "
+  "../shared/data beside the repository, where it is there, else for the pages "
+  "of worldfacts. The report says which.",
 )
 _RUN_DIR = flags.DEFINE_string(
   "run_dir",

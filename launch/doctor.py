@@ -1,7 +1,8 @@
 """Says whether a config can run here: one line per part, each tried for real.
 
 Checks Python, the jax devices, memory, keys (present or missing, never shown),
-and every enabled tool and engine with one live call. Exits 1 if anything fails.
+the sandbox, and the engine of every role and every enabled tool with one live
+call. What fails hides nothing of the rest. Exits 1 if anything fails.
 
 Example:
   python launch/doctor.py --config=configs/quickstart.py

@@ -3,9 +3,9 @@ r"""Turns a file of questions into a dataset that runs can name.
 Known datasets: flow_mix, nq_open, hotpotqa, two_wiki, musique, popqa,
 triviaqa, bamboogle, gsm8k, math, aime, amc, game24, gpqa, medqa, gaia (you
 supply the files; gpqa and gaia are gated). Any other file: --dataset=custom
-with --name, --columns and --scorer. A source is a file (.jsonl, .json,
-.parquet, .arrow; .gz too) or a folder of such files, like a Hugging Face
-dataset's.
+with --name, --columns and --scorer. A source is a file (.jsonl, .json, .csv,
+.tsv, .parquet, .arrow; .gz too) or a folder of such files, like a Hugging Face
+dataset's. Questions of gaia that need an attachment are left out and counted.
 
 Bad rows are written to quarantine.jsonl with file, line and reason; above 1 %
 the source is refused. With --scorer=evidence an answer counts if all pages it
@@ -105,8 +105,9 @@ def main(argv: list[str]) -> None:
     source=_SOURCE.value,
     overwrite=_OVERWRITE.value,
   )
+  left_out = f" ({about['left_out']})" if about["left_out"] else ""
   print(
-    f"tfds:{name}: {about['questions']} questions, "
+    f"tfds:{name}: {about['questions']} questions{left_out}, "
     f"{about['quarantined']} rows quarantined, in "
     f"{store.directory(_DATA_DIR.value, name)}"
   )
@@ -116,24 +117,27 @@ def without_held_out(
   checked: checking.Checked, specs: list[str], data_dir: str
 ) -> checking.Checked:
   """Moves what overlaps with a held-out source to the bad rows."""
-  places = {}
+  reasons = {}
   for spec in specs:
     source = sources.open_source(spec, data_dir, sources.HELD_OUT)
     index = overlap.OverlapIndex(source[i] for i in range(len(source)))
     for found in index.find(checked.tasks):
       kind = "equal to" if found.exact else f"{found.likeness:.2f} like"
-      places.setdefault(found.task_id, f"{kind} {found.other_id} of {spec}")
-  logging.info("%d questions overlap with held-out ones", len(places))
-  if len(places) == len(checked.tasks):
+      reasons.setdefault(
+        found.task_id,
+        f"{found.task_id} is {kind} {found.other_id} of {spec}",
+      )
+  logging.info("%d questions overlap with held-out ones", len(reasons))
+  if len(reasons) == len(checked.tasks):
     raise errors.UserError("every question is in a --held_out set")
   return dataclasses.replace(
     checked,
-    tasks=[task for task in checked.tasks if task.id not in places],
+    tasks=[task for task in checked.tasks if task.id not in reasons],
     bad=[
       *checked.bad,
       *(
-        checking.BadRow(place=task_id, reason=reason)
-        for task_id, reason in places.items()
+        checking.BadRow(place=checked.places[task_id], reason=reason)
+        for task_id, reason in reasons.items()
       ),
     ],
   )

@@ -8,7 +8,9 @@ Example:
 
 The agent is that of the run the checkpoint lies in: a run directory, or its
 hf/. A model that comes alone takes --config. --config.section.key=value changes
-either. Exits 1 if a question could not be answered because something failed.
+either. What the leak audit flags is shown below the answer, and stands in
+"flags" with --json. Exits 1 if a question could not be answered because
+something failed.
 """
 
 import asyncio
@@ -23,7 +25,7 @@ from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import config_validation, redaction
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
-from agentflow_jax.rollout import record_codec, recorder
+from agentflow_jax.rollout import leak_audit, record_codec, recorder
 from agentflow_jax.training import cli, compile_cache, model_files
 from agentflow_jax.training import run_dir as run_dir_lib
 
@@ -85,11 +87,11 @@ async def answer(config: config_lib.Config, tasks: list[task_lib.Task]) -> int:
   async with solver_lib.open_solver(config, _CHECKPOINT.value) as solver:
     for task in tasks:
       if _JSON.value:
-        trajectory = await solver.solve(task)
+        trajectory = leak_audit.flagged(await solver.solve(task))
         print(to_json(trajectory), flush=True)
       else:
         shown.question(task.question)
-        trajectory = await solver.solve(task, shown.turn)
+        trajectory = leak_audit.flagged(await solver.solve(task, shown.turn))
         shown.end(trajectory)
       failed |= trajectory.stop_reason.masked
   return int(failed)

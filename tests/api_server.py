@@ -1,8 +1,10 @@
 """A chat completions API on loopback, run as a process; models misbehave.
 
 The model's name says how: "echo" answers, "busy-2" refuses twice with 429 and
-then answers, and so on (see `_answer`). A GET of /stats is a JSON object of
-what was seen: requests per model, bodies, most at the same time, open now.
+then answers, and so on (see `_answer`); "faulty-20" fails or dawdles for one
+request in five, as if it were one of the others. A GET of /stats is a JSON
+object of what was seen: requests per model, bodies, most at the same time, open
+now, faults by model.
 
   python api_server.py   # reads the key, prints its port, ends with stdin
 """
@@ -10,10 +12,20 @@ what was seen: requests per model, bodies, most at the same time, open now.
 import asyncio
 import collections
 import json
+import random
 import sys
 import threading
 
-_STATS = {"open": 0, "most": 0, "requests": collections.Counter(), "bodies": []}
+_STATS = {
+  "open": 0,
+  "most": 0,
+  "requests": collections.Counter(),
+  "bodies": [],
+  "faults": collections.Counter(),
+}
+# What "faulty" behaves as where it does not answer; all but "slow" are none.
+_FAULTS = ("hang", "slow", "cut", "half", "status-429", "status-500")
+_random = random.Random(5)
 _SCHEMAS = {
   "NextStep": {
     "justification": "j",
@@ -107,6 +119,10 @@ class _Reply:
 async def _answer(model, body, reply, key):
   """Behaves as `model` says."""
   name, _, number = model.partition("-")
+  if name == "faulty":
+    if _random.random() < int(number) / 100:
+      name, _, number = _random.choice(_FAULTS).partition("-")
+      _STATS["faults"]["-".join(filter(None, (name, number)))] += 1
   seen = _STATS["requests"][model]
   text = _text(body)
   if name in ("busy", "down") and seen <= int(number):

@@ -51,6 +51,8 @@ ACCELERATOR_STACK = frozenset({"jax", "jaxlib", "flax", "optax", "orbax"})
 BROAD_HANDLERS = {
   # A user's tool may raise anything; it is logged, retried and counted.
   "agentflow_jax/agent/tool_calls.py": "_guarded",
+  # The doctor tries code of the user's; what that raises is its finding.
+  "agentflow_jax/assembly/findings.py": "tried",
   # The Rust binding raises bare Exception for a bad file.
   "agentflow_jax/hf/tokenizer.py": "_backend",
   # The MCP SDK reports a server it can not use as almost anything.

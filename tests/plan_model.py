@@ -18,11 +18,15 @@ LINES = (
 )
 PLAN = "".join(LINES)
 _VOCAB = 300
-_LOGIT = 40.0  # of the token that comes next; the others have 0
+_LOGIT = 40.0
 
 
-def write(directory):
-  """Writes it as a Hugging Face directory; returns the path."""
+def write(directory, logit=_LOGIT):
+  """Writes it as a Hugging Face directory; returns the path.
+
+  `logit` is that of the token that comes next; the others have 0. With a low
+  one plans go wrong at times, and there is something to learn.
+  """
   tokenizer = tokenizer_training.train_tokenizer(
     ["Question: Tools: Memory: " * 9],
     _VOCAB,
@@ -39,7 +43,7 @@ def write(directory):
   embedding[:, 0] = 1.0
   embedding[chain] = np.eye(arch.hidden_size)[1 : 1 + len(chain)]
   for i, token in enumerate((*chain, tokenizer.eos_ids[0])):
-    head[token, i] = _LOGIT / arch.hidden_size**0.5
+    head[token, i] = logit / arch.hidden_size**0.5
   params |= {"embedding_VD": embedding, "head_VD": head}
   params["final_norm"]["scale"] = np.ones((arch.hidden_size,), np.float32)
   exporting.export_checkpoint(

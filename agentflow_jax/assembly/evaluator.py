@@ -58,8 +58,9 @@ async def evaluate(
   scorers = {
     task.scorer for tasks in request.benchmarks.values() for task in tasks
   }
-  async with open_answerers(config, request) as (agents, engines):
+  async with _open(config, request) as (agents, engines, models):
     reward_fn = judging.build_reward(engines, scorers)
+    plan = _plan(config, request, models)
     with steady_heap.steady_heap():
       for name, tasks in request.benchmarks.items():
         await benchmark_runner.run(
@@ -67,7 +68,7 @@ async def evaluate(
           _run_one(request, tasks, agents, config.run.seed),
           reward_fn,
           request.out / name,
-          _plan(config, request),
+          plan,
         )
     if counts := judging.metrics(reward_fn):
       logging.info("%s", {name: round(v, 3) for name, v in counts.items()})
@@ -103,12 +104,22 @@ async def open_answerers(
   Raises:
     ConfigError: the config asks for a model and there is no checkpoint.
   """
+  async with _open(config, request) as (agents, engines, _):
+    yield agents, engines
+
+
+@contextlib.asynccontextmanager
+async def _open(
+  config: config_lib.Config, request: Request
+) -> AsyncIterator[
+  tuple[agents_lib.Agents | None, agents_lib.Engines, samplers.Models | None]
+]:
   plays = request.solver == baselines.AGENT
   if plays and request.checkpoint:
     async with solver_lib.open_solver(
       config, request.checkpoint, slots=config.sampler.slots
     ) as solver:
-      yield solver.agents, solver.engines
+      yield solver.agents, solver.engines, solver.models
     return
   _check_engines(config, plays)
   async with contextlib.AsyncExitStack() as stack:
@@ -125,7 +136,7 @@ async def open_answerers(
       agents = agents_lib.build_agents(
         engines, toolbox, count_tokens=token_estimate.estimate_tokens
       )
-    yield agents, engines
+    yield agents, engines, None
 
 
 def _check_engines(config: config_lib.Config, plays: bool) -> None:
@@ -158,7 +169,9 @@ def _run_one(
   return run
 
 
-def _plan(config: config_lib.Config, request: Request) -> benchmark_runner.Plan:
+def _plan(
+  config: config_lib.Config, request: Request, models: samplers.Models | None
+) -> benchmark_runner.Plan:
   settings: dict[str, Any] = {
     "solver": request.solver,
     "judge": config.engines.judge,
@@ -171,6 +184,11 @@ def _plan(config: config_lib.Config, request: Request) -> benchmark_runner.Plan:
       for name, section in dataclasses.asdict(config).items()
       if name not in _NOT_SETTINGS
     }
+  if models is not None:
+    # A path is not enough: its run may train on between a kill and a restart.
+    settings["policy"] = models.policy.identity()
+    if models.frozen is not models.policy:
+      settings["frozen"] = models.frozen.identity()
   options = {
     role: config.engines.options(role) for role in config_lib.ENGINE_ROLES
   }

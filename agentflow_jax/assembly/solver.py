@@ -42,6 +42,7 @@ class Solver:
 
   agents: agents_lib.Agents
   engines: agents_lib.Engines  # of the agents, and of a judge
+  models: samplers_lib.Models | None = None  # behind them, if there are any
 
   async def solve(
     self, task: task_lib.Task, on_turn: episode.OnTurn | None = None
@@ -95,7 +96,7 @@ async def open_solver(
     mesh,
     world_lib.search_index(config, pathlib.Path(data_dir)),
   ) as built:
-    yield Solver(agents=built.agents, engines=built.engines)
+    yield Solver(agents=built.agents, engines=built.engines, models=models)
 
 
 def _load_models(

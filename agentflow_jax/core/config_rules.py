@@ -150,11 +150,14 @@ RULES: tuple[config_rule.Rule, ...] = (
     why="scripted:worldfacts only understands worldfacts questions",
   ),
   config_rule.Rule(
+    fields=("tools.enabled", "tools.mcp_servers"),
+    broken=lambda c: not c.tools.enabled and not c.tools.mcp_servers,
+    why="name at least one tool, or an MCP server",
+  ),
+  config_rule.Rule(
     fields=("tools.enabled",),
-    broken=lambda c: (
-      not c.tools.enabled or len(set(c.tools.enabled)) < len(c.tools.enabled)
-    ),
-    why="name at least one tool, each once",
+    broken=lambda c: len(set(c.tools.enabled)) < len(c.tools.enabled),
+    why="name each tool once",
   ),
   config_rule.Rule(
     fields=("tools.enabled", "tools.search_index_dir", "tasks.train"),

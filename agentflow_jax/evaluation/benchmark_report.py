@@ -15,6 +15,7 @@ import numpy as np
 from agentflow_jax.core import errors
 from agentflow_jax.evaluation import paper_results, statistics
 from agentflow_jax.evaluation.report import markup
+from agentflow_jax.rollout import leak_audit
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -51,6 +52,7 @@ def tables(results: Results) -> list[Table]:
     _accuracy(results),
     _behaviour(results),
     *(table for table in counts if len(table.header) > 1),
+    _flags(results),
     _quoted(results),
   ]
 
@@ -218,6 +220,26 @@ def _counts(title: str, key: str, results: Results) -> Table:
     for name, found in results.items()
   ]
   return Table(title=title, header=["benchmark", *names], rows=rows)
+
+
+def _flags(results: Results) -> Table:
+  rows = []
+  for name, found in results.items():
+    # Results from before flags were counted have none.
+    flags = found.get("flags", {})
+    shown = [flags.get(flag, "-") for flag in leak_audit.FLAGS]
+    came = found["trajectories"] - found["missing"]
+    rows.append([name, str(came), *map(str, shown)])
+  meanings = (f"{flag}: {what}" for flag, what in leak_audit.FLAGS.items())
+  return Table(
+    title="Leak audit",
+    header=["benchmark", "episodes", *leak_audit.FLAGS],
+    rows=rows,
+    note=(
+      "Episodes that a person should look at before the accuracy is "
+      f"believed. {'; '.join(meanings)}."
+    ),
+  )
 
 
 def _quoted(results: Results) -> Table:

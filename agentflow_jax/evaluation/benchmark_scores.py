@@ -20,6 +20,7 @@ from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.evaluation import scores, statistics
 from agentflow_jax.rewards import normalisation, qa_match
+from agentflow_jax.rollout import leak_audit
 
 Trajectory = trajectory_lib.Trajectory
 Finished = Mapping[tuple[str, int], Trajectory]
@@ -47,7 +48,8 @@ def result(
     prices: by role; roles without one cost nothing.
   """
   ran = [
-    finished[task.id, trial]
+    # Audited here too: what a resumed run finds may be from before audits.
+    leak_audit.flagged(finished[task.id, trial])
     for task in tasks
     for trial in range(trials)
     if (task.id, trial) in finished

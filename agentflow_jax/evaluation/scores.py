@@ -20,6 +20,7 @@ from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.core import trajectory as trajectory_lib
+from agentflow_jax.rollout import leak_audit
 
 Trajectory = trajectory_lib.Trajectory
 
@@ -52,6 +53,7 @@ class EvaluationSummary(TypedDict):
   verdict_failure_rate: float  # verifier's answers without a readable verdict
   stop_reasons: dict[str, int]  # of all trajectories that came
   completion_tokens: float  # mean per planner (policy) completion with ids
+  flags: dict[str, int]  # leak audit: kind -> trajectories, of all that came
 
 
 def summarise(
@@ -102,6 +104,10 @@ def summarise(
     ),
     stop_reasons=_counts(str(t.stop_reason) for t in trajectories),
     completion_tokens=_mean(_planner_tokens(ran)),
+    flags={
+      flag: sum(flag in trajectory.flags for trajectory in trajectories)
+      for flag in leak_audit.FLAGS
+    },
     tool_mix=_shares(_tools_chosen(ran)),
     tool_error_rate=_mean([not result.ok for result in _results(ran)]),
     tool_errors=_counts(

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import AsyncIterator, Callable
 
 from agentflow_jax.assembly import agents as agents_lib
-from agentflow_jax.assembly import evaluator, judging, samplers
+from agentflow_jax.assembly import evaluator, judging, samplers, sandboxes
 from agentflow_jax.assembly import world as world_lib
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import errors, providers, token_estimate
@@ -55,7 +55,9 @@ async def record(
 
   Raises:
     ConfigError: no teacher for these tasks, or he needs a model.
+    UserError: something that the tools need does not work.
   """
+  await sandboxes.check(config)
   world = world_lib.open_world(config, data_dir)
   tasks = world.train_tasks
   indices = order.TaskOrder(
@@ -118,6 +120,7 @@ async def _open_teacher(
     stack.push_async_callback(engines.aclose)
     toolbox = agents_lib.build_toolbox(engines, world.index_dir)
     stack.push_async_callback(toolbox.aclose)
+    await toolbox.check()
     yield (
       agents_lib.build_agents(engines, toolbox, _count_tokens(config)),
       engines,

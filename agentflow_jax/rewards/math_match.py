@@ -22,8 +22,11 @@ from collections.abc import Sequence
 from agentflow_jax.rewards import exact_match as exact_match_lib
 from agentflow_jax.rewards import numeric_match, worker_pool
 
-# The worker's own limit is 2 s of processor time; this is the wall clock's.
-LIMIT_S = 60.0
+# Processor time per reference; the worker's own timer has the same limit.
+CPU_LIMIT_S = 2.0
+# Of a worker that does not even calculate; what it waits for a processor does
+# not count (worker_pool.py), so a busy machine changes no verdict.
+LIMIT_S = 10.0
 
 _MAX_CHARS = 400
 _WORKERS = 2
@@ -59,10 +62,11 @@ _ALTERNATIVE = re.compile(r"\b(?:or|and|either|not|maybe)\b", re.IGNORECASE)
 def math(answer: str, references: Sequence[str]) -> bool:
   """True if `answer` equals a reference.
 
-  Blocks, at most `LIMIT_S` per reference; call it from a thread.
+  Blocks, up to `CPU_LIMIT_S` of a worker's processor time per reference; call
+  it from a thread.
 
   Raises:
-    RewardError: no worker process can be started.
+    RewardError: no worker process can be started, or it gets no processor.
 
   Example: math("\\\\frac{\\\\sqrt{8}}{2}", ("\\\\sqrt{2}",)) is True.
   """
@@ -190,5 +194,8 @@ def _is_hidden(character: str) -> bool:
 @functools.cache
 def _pool() -> worker_pool.WorkerPool:
   return worker_pool.WorkerPool(
-    [sys.executable, "-I", str(_WORKER)], size=_WORKERS, limit_s=LIMIT_S
+    [sys.executable, "-I", str(_WORKER)],
+    size=_WORKERS,
+    limit_s=LIMIT_S,
+    cpu_limit_s=CPU_LIMIT_S,
   )

@@ -26,6 +26,7 @@ _LETTER_AND_TEXT = re.compile(
   r"\s*(?P<text>\S.*)",
   re.DOTALL,
 )
+_LETTER_A = re.compile(r"\(?a[.:)]", re.IGNORECASE)
 # A further choice inside an explanation: "(C)", "C.", "or C", "option C".
 _OTHER_LETTER = re.compile(
   r"\((?P<a>[A-Z])\)|(?<![\w.])(?P<b>[A-Z])[.):](?!\w)"
@@ -63,18 +64,17 @@ def choice(text: str, options: Sequence[str]) -> int | None:
     return None
   texts = [normalisation.normalise(option) for option in options]
   plain = _MARKUP.sub("", text).strip()
-  whole = normalisation.normalise(plain)
   letter = _LETTER.fullmatch(plain)
-  if whole in texts and (
-    letter is None or _index(letter["letter"], len(options)) is None
-  ):
-    return texts.index(whole)  # also an option "X" among four
+  if letter is None or _index(letter["letter"], len(options)) is None:
+    whole = _whole_option(plain, options, texts)
+    if whole is not None:
+      return whole  # also an option "X" among four
   plain = _LEAD.sub("", plain, count=1).strip()
   if match := _LETTER.fullmatch(plain):
     return _index(match["letter"], len(options))
-  without_lead = normalisation.normalise(plain)
-  if without_lead in texts:
-    return texts.index(without_lead)
+  whole = _whole_option(plain, options, texts)
+  if whole is not None:
+    return whole
   match = _LETTER_AND_TEXT.fullmatch(plain)
   if match is None:
     return None
@@ -84,10 +84,24 @@ def choice(text: str, options: Sequence[str]) -> int | None:
   return index
 
 
+def _whole_option(
+  plain: str, options: Sequence[str], texts: Sequence[str]
+) -> int | None:
+  """The option whose whole text this is."""
+  if _LETTER_A.match(plain):  # normalised, it would be an article and go
+    exact = [" ".join(option.casefold().split()) for option in options]
+    given = " ".join(plain.casefold().split())
+    return exact.index(given) if given in exact else None
+  given = normalisation.normalise(plain)
+  return texts.index(given) if given in texts else None
+
+
 def _contradicts(text: str, index: int, texts: Sequence[str]) -> bool:
   """Does what stands behind a letter speak for another option?"""
   said = f" {normalisation.normalise(text)} "
   own = texts[index] if index < len(texts) else ""
+  if own and said.strip() == own:
+    return False  # "A. C. albicans" is not C
   if own and f" {own} " in said:
     said = said.replace(f" {own} ", " | ", 1)
   others = (other for i, other in enumerate(texts) if i != index)

@@ -51,7 +51,7 @@ _NUMBER = re.compile(
 _UNIT_POWER = re.compile(r"(?![ex]\^?-?[0-9])[^\W\d_]+\^?-?[0-9]\b")
 _EMPHASIS = re.compile(r"(\*{1,3}|`)(?P<inside>[^*`]*)\1")
 # An open operator before the number, or a function applied to it.
-_OPERATOR = re.compile(r"(?:[-+]|\w\()\s*$")
+_OPERATOR = re.compile(r"(?:[-+]|\w\()[\s'\"]*$")
 # With one of these a text is an expression or a bound, not a number.
 _NOT_A_NUMBER = frozenset("^*!<>\u2264\u2265\u00b1\u221a\u221e\u03c0")
 _PLAIN_SIGNS = str.maketrans({"\u2212": "-", "\u2044": "/"})

@@ -31,7 +31,8 @@ SCORERS: Mapping[str, Scorer] = {
     qa_match.qa_match(answer, task.answers, task.question)
   ),
   "qa_f1": _of_answers(qa_match.token_f1),
-  "cover_em": _of_answers(qa_match.cover_em),
+  # Not the published measure, which any list of candidates satisfies.
+  "cover_em": _of_answers(qa_match.cover_one),
   "math": _of_answers(math_match.math),
   "game24": _of_answers(game24.game24),
   "multiple_choice": lambda answer, task: float(

@@ -1,13 +1,20 @@
 """WorkerPool: questions to child processes that may hang, grow or die.
 
 Flow: `ask(request)` takes an idle worker (or starts one, up to `size`), writes
-one JSON line, waits at most `limit_s` for one JSON line, and gives the worker
-back. A worker that overshoots or dies is killed and never used again; the next
-request gets a fresh one.
+one JSON line, waits for one JSON line, and gives the worker back. A worker that
+overshoots or dies is killed and never used again; the next request gets a fresh
+one.
 
-A program should limit its own processor time (SIGPROF, which it may inherit
-ignored), for that does not depend on how busy the machine is; `limit_s` is the
-wall clock's last word.
+What a request may take, looked at every 50 ms:
+  cpu_limit_s  processor time of the worker. The program should limit itself,
+               too (SIGPROF, which it may inherit ignored).
+  limit_s      time in which the worker could run: a wall clock that stands
+               still while it waits for a processor. A hang ends here.
+Neither depends on how busy the machine is. A worker that gets no processor at
+all for a minute is a failed machine and says nothing about the request.
+
+Where the kernel does not tell (no /proc), the program's own limit and a plain
+wall clock of `limit_s` are left.
 
 Threads may ask at the same time. Workers end with the process: their standard
 input closes.
@@ -15,7 +22,9 @@ input closes.
 
 import atexit
 import json
+import math
 import os
+import pathlib
 import selectors
 import signal
 import subprocess
@@ -27,6 +36,8 @@ from typing import Any
 from agentflow_jax.core import errors
 
 _START_LIMIT_S = 120.0
+_POLL_S = 0.05
+_STARVED_S = 60.0
 _MAX_REPLY_BYTES = 65536
 # Requests after which a worker is replaced, so that no cache grows for ever.
 _REQUESTS_PER_WORKER = 2000
@@ -35,20 +46,30 @@ _REQUESTS_PER_WORKER = 2000
 class WorkerPool:
   """At most `size` processes of one program.
 
-  Example: `WorkerPool([sys.executable, "-I", path], size=2, limit_s=2.0)`.
+  Example: `WorkerPool([sys.executable, "-I", path], size=2, limit_s=10.0,
+  cpu_limit_s=2.0)`.
   """
 
-  def __init__(self, argv: Sequence[str], *, size: int, limit_s: float):
+  def __init__(
+    self,
+    argv: Sequence[str],
+    *,
+    size: int,
+    limit_s: float,
+    cpu_limit_s: float = math.inf,
+  ):
     """Starts nothing yet.
 
     Args:
       argv: the program; it writes one line when it is ready, then one line
         per line it reads.
       size: processes at a time; further requests wait.
-      limit_s: wall-clock limit of one request.
+      limit_s: of one request, without the time it waits for a processor.
+      cpu_limit_s: processor time of one request.
     """
     self._argv = list(argv)
     self._limit_s = limit_s
+    self._cpu_limit_s = cpu_limit_s
     self._places = threading.BoundedSemaphore(size)
     self._lock = threading.Lock()
     self._idle: list[_Worker] = []
@@ -56,24 +77,23 @@ class WorkerPool:
     atexit.register(self.close)
 
   def ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
-    """The reply, or None if the request ran into the limit or killed it.
+    """The reply, or None if the request ran into a limit or killed it.
 
     A worker that dies is no proof against the request (a system short of
     memory kills anybody), so it gets a second worker before it counts.
 
     Raises:
-      RewardError: no worker can be started, or the pool is closed.
+      RewardError: no worker can be started, the pool is closed, or the worker
+        got no processor.
     """
     with self._places:
       for _ in range(2):
         worker = self._take()
-        started_s = time.monotonic()
-        reply = worker.ask(request, self._limit_s)
+        reply = worker.ask(request, self._limit_s, self._cpu_limit_s)
         if reply is not None:
           self._give_back(worker)
           return reply
-        late = time.monotonic() - started_s >= self._limit_s
-        if worker.kill() == -signal.SIGPROF or late:
+        if worker.kill() == -signal.SIGPROF or worker.overshot:
           break
     return None
 
@@ -106,6 +126,7 @@ class _Worker:
 
   def __init__(self, argv: Sequence[str]):
     self.requests = 0
+    self.overshot = False  # a limit, in the last request
     try:
       self._process = subprocess.Popen(
         argv,
@@ -119,13 +140,16 @@ class _Worker:
       )
     except OSError as error:
       raise errors.RewardError(f"no worker can be started: {error}") from error
-    if self._read_line(time.monotonic() + _START_LIMIT_S) is None:
+    if self._read_line(_START_LIMIT_S, math.inf) is None:
       self.kill()
       raise errors.RewardError(
         f"the worker {argv[-1]} does not start; run it by hand to see why"
       )
 
-  def ask(self, request: dict[str, Any], limit_s: float) -> Any:
+  def ask(
+    self, request: dict[str, Any], limit_s: float, cpu_limit_s: float
+  ) -> Any:
+    """The reply, or None: it died, wrote no JSON, or overshot a limit."""
     self.requests += 1
     stdin = self._process.stdin
     assert stdin is not None
@@ -133,26 +157,54 @@ class _Worker:
       stdin.write(json.dumps(request).encode("ascii") + b"\n")
     except OSError:
       return None
-    line = self._read_line(time.monotonic() + limit_s)
+    line = self._read_line(limit_s, cpu_limit_s)
     try:
       return None if line is None else json.loads(line)
     except ValueError:
       return None
 
-  def _read_line(self, until_s: float) -> bytes | None:
-    """A line, or None at `until_s`, at the end, or if it does not end."""
+  def cpu_s(self) -> float:
+    """Processor time it has used since it was started; 0.0 if unknown."""
+    try:
+      text = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text("ascii")
+    except OSError:
+      return 0.0
+    user, system = text.rpartition(") ")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+  def _read_line(self, limit_s: float, cpu_limit_s: float) -> bytes | None:
+    """A line, or None at a limit, at the end, or if it does not end.
+
+    Raises:
+      RewardError: the worker got no processor; it is killed.
+    """
     stdout = self._process.stdout
     assert stdout is not None
+    self.overshot = False
+    began_s, waited_s = time.monotonic(), _waited_s(self._process.pid)
+    cpu_limit_s += self.cpu_s()
     found = b""
     with selectors.DefaultSelector() as selector:
       selector.register(stdout, selectors.EVENT_READ)
-      while not found.endswith(b"\n") and len(found) < _MAX_REPLY_BYTES:
-        if not selector.select(max(0.0, until_s - time.monotonic())):
+      while len(found) < _MAX_REPLY_BYTES:
+        if selector.select(min(_POLL_S, limit_s)):
+          chunk = os.read(stdout.fileno(), _MAX_REPLY_BYTES)
+          if not chunk:
+            return None
+          found += chunk
+          if found.endswith(b"\n"):
+            break
+        passed_s = time.monotonic() - began_s
+        starved_s = _waited_s(self._process.pid) - waited_s
+        if passed_s - starved_s >= limit_s or self.cpu_s() >= cpu_limit_s:
+          self.overshot = True
           return None
-        chunk = os.read(stdout.fileno(), _MAX_REPLY_BYTES)
-        if not chunk:
-          return None
-        found += chunk
+        if starved_s >= _STARVED_S:
+          self.kill()
+          raise errors.RewardError(
+            f"a worker waited {starved_s:.0f} s for a processor: the machine "
+            "is too busy to score answers"
+          )
     return found
 
   def kill(self) -> int:
@@ -162,3 +214,12 @@ class _Worker:
       if stream is not None:
         stream.close()
     return self._process.wait()
+
+
+def _waited_s(pid: int) -> float:
+  """How long a process was ready to run and had no processor, so far."""
+  try:
+    text = pathlib.Path(f"/proc/{pid}/schedstat").read_text("ascii")
+  except OSError:
+    return 0.0
+  return int(text.split()[1]) / 1e9

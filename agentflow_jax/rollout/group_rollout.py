@@ -179,9 +179,7 @@ class _Rollout:
     )
 
   def _finish(self, slot: tuple[int, int], trajectory: Trajectory) -> None:
-    if flags := leak_audit.audit(trajectory):
-      trajectory = dataclasses.replace(trajectory, flags=flags)
-    self.final[slot] = trajectory
+    self.final[slot] = trajectory = leak_audit.flagged(trajectory)
     self.on_trajectory(trajectory)
 
   async def _run(self, task: Task, member: int) -> Trajectory:

@@ -1,19 +1,15 @@
 """Flags on trajectories whose reward may not mean what it seems to mean.
 
-| flag | what was seen |
-|---|---|
-| answer_in_question | a reference answer stands in the question, word by word |
-| gold_url | a call or a result names an address where answers are kept |
-| judge_directed | text that is written for whoever judges the answer |
-
-A flag changes nothing: it is counted, recorded and shown, so that a person
-looks before a number is believed. Only text is compared; what a paraphrase
-gives away is not seen.
+`FLAGS` names them and says what was seen. A flag changes nothing: it is
+counted, recorded and shown, so that a person looks before a number is
+believed. Only text is compared; what a paraphrase gives away is not seen.
 """
 
+import dataclasses
 import json
 import re
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Mapping
 
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
@@ -21,7 +17,16 @@ from agentflow_jax.core import trajectory as trajectory_lib
 ANSWER_IN_QUESTION = "answer_in_question"
 GOLD_URL = "gold_url"
 JUDGE_DIRECTED = "judge_directed"
-FLAGS = (ANSWER_IN_QUESTION, GOLD_URL, JUDGE_DIRECTED)
+# What each flag says was seen.
+FLAGS: Mapping[str, str] = types.MappingProxyType(
+  {
+    ANSWER_IN_QUESTION: (
+      "a reference answer stands in the question, word by word"
+    ),
+    GOLD_URL: "a call or a result names an address where answers are kept",
+    JUDGE_DIRECTED: "text that is written for whoever judges the answer",
+  }
+)
 
 # Shorter answers ("no", "7") stand in many questions by chance.
 _SHORTEST_ANSWER = 3
@@ -65,6 +70,16 @@ def audit(trajectory: trajectory_lib.Trajectory) -> tuple[str, ...]:
   if any(_JUDGE_DIRECTED.search(text) for text in _judged(trajectory)):
     found.add(JUDGE_DIRECTED)
   return tuple(flag for flag in FLAGS if flag in found)
+
+
+def flagged(trajectory: trajectory_lib.Trajectory) -> trajectory_lib.Trajectory:
+  """The trajectory with its flags; those it has already stay.
+
+  A record may hide what gave rise to a flag (redaction), so one that was set
+  when the episode ended is not taken back.
+  """
+  flags = dict.fromkeys((*trajectory.flags, *audit(trajectory)))
+  return dataclasses.replace(trajectory, flags=tuple(flags))
 
 
 def _answer_in_question(task: task_lib.Task) -> bool:

@@ -6,6 +6,7 @@
     Result   Vientiane is the capital of Laos.
     Verdict  STOP: the memory names it
   Answer: Vientiane
+    Flag     gold_url: a call or a result names an address ...
 
 Everything after a label comes from models and tools. It is shown as text:
 control characters spelled out, no markup, every line of it indented, so that
@@ -27,11 +28,17 @@ from agentflow_jax.agent import quoting
 from agentflow_jax.core import printable
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.core import trajectory as trajectory_lib
+from agentflow_jax.rollout import leak_audit
 
 _MAX_CHARS = 1500
 _LABEL_WIDTH = 9
 _INDENT = 2
-_STYLES = {"Error": "red", "Verdict": "cyan", "Answer": "bold green"}
+_STYLES = {
+  "Error": "red",
+  "Flag": "red",
+  "Verdict": "cyan",
+  "Answer": "bold green",
+}
 
 
 class Transcript:
@@ -59,7 +66,7 @@ class Transcript:
       self._row(label, text)
 
   def end(self, trajectory: trajectory_lib.Trajectory) -> None:
-    """The answer, or why there is none."""
+    """The answer, or why there is none, and what the leak audit flags."""
     if trajectory.stop_reason.masked:
       self._head("Failed", trajectory.failure or str(trajectory.stop_reason))
     else:
@@ -69,6 +76,8 @@ class Transcript:
       f"{trajectory.stop_reason}, {len(trajectory.turns)} turns, "
       f"{trajectory.duration_s:.1f} s",
     )
+    for flag in trajectory.flags:
+      self._row("Flag", f"{flag}: {leak_audit.FLAGS.get(flag, 'unknown')}")
 
   def _head(self, label: str, text: str = "") -> None:
     lines = _shown(text)

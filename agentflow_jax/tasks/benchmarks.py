@@ -6,6 +6,9 @@ pids occur twice, and a scorer that keys by them compares half of the answers
 with another question's (the reference's defect D5). A question that is there
 twice with different answers is refused.
 
+GAIA's questions about a file are left out with their count, and places are
+counted without them: of its 165 published rows, 127 are questions.
+
 GPQA and GAIA may not be passed on; put your own copies into the folder.
 """
 
@@ -17,7 +20,7 @@ from absl import logging
 
 from agentflow_jax.core import errors
 from agentflow_jax.core import task as task_lib
-from agentflow_jax.tasks.datasets import formats, overlap, raw_rows
+from agentflow_jax.tasks.datasets import checking, formats, overlap, raw_rows
 
 _ROW = "_row"  # kept by copies that hold a part of a file's rows
 
@@ -83,14 +86,18 @@ def load(
   benchmark = BENCHMARKS[name]
   path = find_file(name, directory)
   tasks: dict[str, task_lib.Task] = {}
+  attachments = 0
   for position, row in enumerate(_rows(path)):
-    place = position
+    place = position - attachments
     if row.fields is not None and isinstance(row.fields.get(_ROW), int):
       place = row.fields[_ROW]
     if paper_rows and place >= benchmark.paper_rows:
       continue
     try:
       task = _task(row, benchmark, place)
+    except formats.NeedsAttachmentError:
+      attachments += 1
+      continue
     except ValueError as error:
       # A benchmark of fewer questions is another benchmark.
       raise errors.UserError(f"{row.place}: {error}") from error
@@ -101,13 +108,7 @@ def load(
     raise errors.UserError(f"{path} has no questions")
   _refuse_contradictions(path, list(tasks.values()))
   expected = benchmark.paper_rows if paper_rows else benchmark.rows
-  if len(tasks) != expected:
-    logging.warning(
-      "%s has %d questions, the published file %d",
-      path,
-      len(tasks),
-      expected,
-    )
+  _warn_of_count(path, len(tasks), expected, attachments)
   return list(tasks.values())
 
 
@@ -146,6 +147,22 @@ def _task(
   }
   task = benchmark.format({**fields, "id": f"{place:04d}"}, benchmark.name)
   return dataclasses.replace(task, data_source=benchmark.name)
+
+
+def _warn_of_count(
+  path: pathlib.Path, count: int, expected: int, attachments: int
+) -> None:
+  if attachments:
+    logging.warning(
+      "%s: %s; scores are of the other %d questions",
+      path,
+      checking.attachments_note(attachments),
+      count,
+    )
+  if count != expected:
+    logging.warning(
+      "%s has %d questions, the published file %d", path, count, expected
+    )
 
 
 def _refuse_contradictions(

@@ -61,7 +61,8 @@ class Response:
   url: str  # after redirects
   status: int
   headers: Mapping[str, str]  # names in lower case
-  body: bytes
+  # asyncio shows a task with its result: a body of zeros would be four as long.
+  body: bytes = dataclasses.field(repr=False)
   cut: bool
 
   @property

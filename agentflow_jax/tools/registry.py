@@ -253,7 +253,7 @@ def build(config: config_lib.ToolsConfig, resources: Resources) -> Toolbox:
   """Builds the enabled tools.
 
   Raises:
-    ConfigError: a name is unknown or occurs twice.
+    ConfigError: a name is unknown or occurs twice, or there is no tool at all.
     UserError: something a tool needs is missing (index, sandbox, key, server).
   """
   user_tools.load(config.user_modules)
@@ -263,6 +263,11 @@ def build(config: config_lib.ToolsConfig, resources: Resources) -> Toolbox:
       metered.MeteredTool(tool, tool.cache_s)
       for tool in mcp_tools.connect(entry)
     ]
+  if not tools:
+    raise errors.ConfigError(
+      "tools.enabled is empty and no server of tools.mcp_servers lists a tool: "
+      "name a tool, or another server"
+    )
   names = [tool.spec.name for tool in tools]
   for name in names:
     if names.count(name) > 1:

@@ -11,7 +11,6 @@ is checked again.
 public (an intranet wiki, a test server). It is empty by default.
 """
 
-import asyncio
 import dataclasses
 import ipaddress
 import re
@@ -20,6 +19,7 @@ import urllib.parse
 from collections.abc import Awaitable, Callable, Sequence
 
 from agentflow_jax.core import errors
+from agentflow_jax.tools import call_threads
 
 _PORTS = {"http": 80, "https": 443}
 _OPEN_PORTS = frozenset([80, 443, 8080, 8443])
@@ -39,6 +39,9 @@ _NOT_PUBLIC = tuple(
   )
 )
 _LOCAL_NAMES = ("localhost", "local", "internal", "home.arpa", "localdomain")
+
+# The system's look-up can not be cancelled, so none runs in asyncio's own pool.
+_LOOKUPS = call_threads.CallThreads("name_lookup")
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -74,9 +77,14 @@ class Target:
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-  """All addresses of a name, from the system's resolver."""
-  found = await asyncio.get_running_loop().getaddrinfo(
-    host, port, type=socket.SOCK_STREAM
+  """All addresses of a name, from the system's resolver.
+
+  Raises:
+    OSError: the name does not resolve.
+    ToolHostError: too many look-ups hang.
+  """
+  found = await _LOOKUPS.run(
+    socket.getaddrinfo, host, port, type=socket.SOCK_STREAM
   )
   return [str(address[0]) for *_, address in found]
 
@@ -128,6 +136,7 @@ class Guard:
     Raises:
       RefusedUrlError: one of them is not public.
       OSError: the name does not resolve.
+      ToolHostError: too many look-ups hang.
     """
     if _literal(host) is not None:
       found: Sequence[str] = [host]

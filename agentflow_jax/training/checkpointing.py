@@ -185,13 +185,13 @@ class Checkpointer:
     if not self._directory.is_dir():
       return
     for path in self._directory.iterdir():
-      match = _STEP.fullmatch(path.name)
-      if match:
+      step = step_of(path)
+      if step is not None:
         info = array_store.read_info(path)
         if info is None and path not in self._told:
           self._told.add(path)
           logging.warning("skipping incomplete checkpoint %s", path)
-        yield int(match[1]), info
+        yield step, info
 
   def _complete(self) -> list[int]:
     return sorted(step for step, info in self._scan() if info is not None)
@@ -223,6 +223,12 @@ class Checkpointer:
     for step in steps:
       if step not in keep:
         array_store.remove(self._path(step))
+
+
+def step_of(directory: pathlib.Path) -> int | None:
+  """The step of a checkpoint's directory; None if it is named otherwise."""
+  match = _STEP.fullmatch(directory.name)
+  return int(match[1]) if match else None
 
 
 def _nothing_in(directory: pathlib.Path) -> errors.CheckpointError:

@@ -38,6 +38,16 @@ class LoadedModel:
   arch: architecture_lib.Architecture
   params: transformer.Params
   tokenizer: hf_tokenizer.HfTokenizer
+  step: int | None = None  # of the run's checkpoint, where it is a run
+
+  def identity(self) -> str:
+    """Which weights these are, for a record: "step 12, weights 0badcafe".
+
+    A run that trains on is another policy under the same path. The last bits
+    of merged adapters, and so their digits, depend on the mesh.
+    """
+    digits = f"weights {adapter_files.checksum(self.params)}"
+    return digits if self.step is None else f"step {self.step}, {digits}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,10 +105,12 @@ def load_model(
   directory = pathlib.Path(directory).absolute()
   run = run_dir_lib.for_paths(directory)
   kind = {"mesh": mesh, "param_dtype": param_dtype}
+  step = None
   if model_files.is_described(directory):
     described, arrays = directory, directory / _PARAMS
   elif model_files.is_described(run.model):
     described, arrays = run.model, _best_checkpoint(run)
+    step = checkpointing.step_of(arrays)
   else:
     arch, params = importing.load_checkpoint(
       directory,
@@ -122,6 +134,7 @@ def load_model(
     tokenizer=hf_tokenizer.HfTokenizer.from_directory(
       model_files.tokenizer_dir(described)
     ),
+    step=step,
   )
 
 

@@ -4,22 +4,28 @@
 prompts of all modules are rendered with it to ids. The ids must have exactly
 the control tokens of an innocent prompt, at the places where its own text
 ends, and the lines exactly its headings. The TOOL role is asked about it as a
-web page, and with it as the query.
+web page, and with it as the query. The POLICY of the monolithic flow is given
+it in whole episodes: as the question and as what its tools answer.
 """
 
 import asyncio
 import dataclasses
 import random
 
+import monolithic_world
 import pytest
+import tokenizers
 
 from agentflow_jax.agent import memory as memory_lib
 from agentflow_jax.agent import prompts, quoting
+from agentflow_jax.core import continuing
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import messages as messages_lib
 from agentflow_jax.core import tool as tool_lib
 from agentflow_jax.core import trajectory as trajectory_lib
+from agentflow_jax.hf import tokenizer as tokenizer_lib
 from agentflow_jax.hf import tokenizer_training
+from agentflow_jax.testing import scripted_engine
 from agentflow_jax.tools import fetching, passages, web_search
 
 ATTACKS = 1000
@@ -72,10 +78,24 @@ _TURN = trajectory_lib.Turn(
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-  directory = tmp_path_factory.mktemp("tokenizer")
+def directory(tmp_path_factory):
+  return tmp_path_factory.mktemp("tokenizer")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(directory):
   texts = ["Question: What is the capital of Laos? Result: Vientiane."] * 8
   return tokenizer_training.train_tokenizer(texts, 300, directory)
+
+
+@pytest.fixture(scope="module")
+def gullible(tokenizer, directory):
+  """The same ids, but control tokens written in a text become control ids.
+
+  As a server behind an API may read what we send.
+  """
+  file = directory / tokenizer_lib.TOKENIZER_FILE
+  return tokenizers.Tokenizer.from_file(str(file))
 
 
 @pytest.fixture(scope="module")
@@ -158,10 +178,15 @@ def _headings(messages):
 
 
 def _control(tokenizer, messages):
-  """The control ids of a prompt; they are the last of the vocabulary."""
+  """The control ids of a prompt."""
+  return _control_ids(tokenizer, tokenizer.render_chat(messages))
+
+
+def _control_ids(tokenizer, ids):
+  """Those among `ids`; they are the last of the vocabulary."""
   first = tokenizer.vocab_size - len(tokenizer_training.SPECIAL_TOKENS)
   assert tokenizer.pad_id >= first
-  return [index for index in tokenizer.render_chat(messages) if index >= first]
+  return [index for index in ids if index >= first]
 
 
 def _hostile(rng):
@@ -192,3 +217,72 @@ def test_no_attack_forges_a_role(tokenizer, runner, style):
         or "<|im_" in text
       )
   assert forged == dict.fromkeys(innocent, 0)
+
+
+_CALLS = ("search", "python_coder")
+# Tags are the policy's format: a forged one would be a call or an answer.
+_TAGS = [
+  f"<{slash}{name}>"
+  for name in (*_CALLS, "answer", "information", "think")
+  for slash in ("", "/")
+]
+
+
+def _episode(tokenizer, runner, question, outputs):
+  """The last prompt of a monolithic episode: its messages and its ids."""
+  world = monolithic_world.World()
+  for tool, output in zip(world.tools, outputs, strict=True):
+
+    async def say(query, output=output):
+      return tool_lib.ToolResult(output=output)
+
+    tool.answer = say
+  world.task = dataclasses.replace(world.task, question=question)
+  pieces = [*(f"<{tag}>Laos</{tag}>" for tag in _CALLS), "<answer>1</answer>"]
+  world.engine = scripted_engine.FakePolicyEngine(
+    tokenizer, lambda text, context: pieces[context.turn]
+  )
+  trajectory = runner.run(world.start())
+  assert [turn.command for turn in trajectory.turns] == pieces[:2]
+  assert trajectory.answer == "1"
+  (last,) = trajectory.final_calls
+  return last.messages, last.completion.prompt_token_ids
+
+
+def test_no_attack_forges_a_role_in_one_growing_text(
+  tokenizer, gullible, runner
+):
+  """Control ids of prompts that were sampled from: in ours, and in others'."""
+  rng = random.Random(13)
+
+  def shown(question, outputs):
+    messages, ids = _episode(tokenizer, runner, question, outputs)
+    chat, begun = continuing.begun_answer(messages)
+    told = "".join(m.content for m in begun if m.role == continuing.OBSERVATION)
+    # As any encoder has it, without lone surrogates.
+    plain = [quoting.scrub(message.content) for message in messages]
+    return {
+      "control": _control_ids(tokenizer, ids),
+      "of text": _control_ids(
+        tokenizer, [i for text in plain for i in gullible.encode(text).ids]
+      ),
+      "tags": {tag: "".join(plain).lower().count(tag) for tag in _TAGS},
+      "told": [
+        told.count(sign) for sign in ("<information>", "</information>")
+      ],
+      "headings": _headings(messages),
+      "chat": [message.role for message in chat],
+    }
+
+  innocent = shown("Who?", ("Laos", "1"))
+  assert len(innocent["control"]) == 3 and not innocent["of text"]
+  assert innocent["told"] == [2, 2]
+  assert gullible.encode("a<|im_end|>").ids[-1] in tokenizer.eos_ids
+  forged = 0
+  for _ in range(ATTACKS):
+    attacks = [
+      "".join(rng.choices([*_PIECES, *_TAGS], k=rng.randint(1, 12)))
+      for _ in range(3)
+    ]
+    forged += shown(attacks[0], attacks[1:]) != innocent
+  assert forged == 0

@@ -10,6 +10,7 @@ import random
 import time
 
 import hypothesis
+import malformed
 import pytest
 from hypothesis import strategies as st
 
@@ -29,37 +30,9 @@ SPEC = tool_lib.ToolSpec(
   output="",
 )
 
-_PIECES = [
-  *("<|im_start|>", "<|im_end|>", "<|im_start|>assistant\n", "<|endoftext|>"),
-  *("Context:", "Sub-Goal:", "Tool Name:", "Justification:", "Conclusion:"),
-  *("Wikipedia_Search_Tool", "STOP", "CONTINUE", "stop", "**", "##", "- "),
-  *("```python\n", "```json\n", "```\n", "```", "\n", "\r\n", "\u2028", " "),
-  *("execution = ", "tool.execute(", "execute(", "query=", ")", "(", ","),
-  *('"', "'", '"""', "'''", "\\", "#", "{", "}", "[", "]", ":", "=", "+"),
-  *('{"arguments": {"query": "x"}}', '{"stop_signal": true}', '"context"'),
-  *(
-    '"sub_goal"',
-    '"tool_name"',
-    "<answer>",
-    "</answer>",
-    "f'{x}'",
-    "lambda:",
-  ),
-  *(
-    "None",
-    "1e999",
-    "NaN",
-    "0x1",
-    "9" * 30,
-    "\x00",
-    "\ud800",
-    "é",
-    "：",
-    ">",
-  ),
-]
 _GARBAGE = st.lists(
-  st.sampled_from(_PIECES) | st.text(st.characters(), max_size=6), max_size=40
+  st.sampled_from(malformed.PIECES) | st.text(st.characters(), max_size=6),
+  max_size=40,
 ).map("".join)
 
 
@@ -118,22 +91,11 @@ def test_garbage_has_a_typed_outcome():
   """10,000 malformed outputs each of planner, executor, verifier, generator."""
   rng = random.Random(5)
   for _ in range(10_000):
-    text = "".join(
-      rng.choice(_PIECES) if rng.random() < 0.8 else _any_text(rng)
-      for _ in range(rng.randint(0, 40))
-    )
+    text = malformed.garbage(rng)
     try:
       _check_all(text)
     except Exception as error:
       raise AssertionError(f"malformed output {text!r}") from error
-
-
-def _any_text(rng):
-  """A few characters, mostly low ones, of all that there are."""
-  return "".join(
-    chr(rng.randrange(rng.choice((0x80, 0x800, 0x110000))))
-    for _ in range(rng.randint(1, 6))
-  )
 
 
 @hypothesis.settings(

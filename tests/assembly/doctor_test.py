@@ -1,6 +1,7 @@
 """The doctor: one line per part, keys never shown, failures counted."""
 
 import asyncio
+import contextlib
 import os
 import pathlib
 import shutil
@@ -14,6 +15,8 @@ import safetensors.numpy
 
 from agentflow_jax.assembly import doctor
 from agentflow_jax.core import config as config_lib
+from agentflow_jax.core import engine as engine_lib
+from agentflow_jax.engines import answer_store, remote
 from agentflow_jax.hf import exporting, tokenizer_training
 from agentflow_jax.testing import tiny_model
 from agentflow_jax.tools import user_tools
@@ -36,7 +39,7 @@ def test_everything_of_a_config_is_tried():
   config.engines.executor = config.engines.tool = "scripted:worldfacts"
   found = _findings(config)
   assert all(finding.ok for finding in found.values()), found
-  assert "rules" in found["engine scripted:worldfacts"].detail
+  assert "rules" in found["engine executor (scripted:worldfacts)"].detail
   assert {"python", "jax", "memory", "tool python_coder"} <= found.keys()
   assert "ms" in found["tool wikipedia_search"].detail
   assert all("\n" not in str(finding) for finding in found.values())
@@ -52,6 +55,60 @@ def test_failures_are_findings_and_hide_nothing(monkeypatch):
   assert found["tool python_coder"].ok
   assert "stand-in" in found["tool python_coder"].detail
   assert not found["key GOOGLE_API_KEY"].ok
+
+
+def test_the_sandbox_has_a_line_of_its_own(tmp_path, monkeypatch):
+  config = config_lib.Config()
+  config.tools.enabled = ("python_coder", "base_generator")
+  assert "monty ran a program in" in _findings(config)["sandbox"].detail
+
+  bwrap = tmp_path / "bwrap"
+  bwrap.write_text("#!/bin/sh\necho 'no new namespace' >&2; exit 1\n")
+  bwrap.chmod(0o755)
+  monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+  config.tools.python_sandbox = "bubblewrap"
+  found = _findings(config)
+  failed = {what for what, finding in found.items() if not finding.ok}
+  assert failed == {"sandbox", "tool python_coder"}
+  assert "does not work (the jail did not start: no new" in (
+    found["sandbox"].detail
+  )
+  # Whoever does not use it needs none.
+  config.rollout.replay = "replay"
+  assert "a replay runs no program" in _findings(config)["sandbox"].detail
+  config.rollout.replay = "off"
+  config.tools.enabled = ("base_generator",)
+  found = _findings(config)
+  assert all(finding.ok for finding in found.values())
+  assert "bubblewrap, not used" in found["sandbox"].detail
+
+
+def test_an_engines_files_are_opened_and_nothing_is_put_there(
+  tmp_path, monkeypatch
+):
+  """A check that is recorded would be part of the run it was made for."""
+
+  async def generate(*unused):
+    return engine_lib.Completion(
+      text="4", finish_reason=engine_lib.FinishReason.STOP
+    )
+
+  monkeypatch.setattr(remote.RemoteEngine, "generate", generate)
+  config = config_lib.Config()
+  config.tools.enabled = ()
+  config.engines.judge = "compatible:echo"
+  config.engines.judge_options.base_url = "http://127.0.0.1:9/v1"
+  config.engines.cache_dir = str(tmp_path / "cache")
+  config.rollout.replay = "record"
+  config.rollout.replay_dir = str(tmp_path / "record")
+  assert _findings(config)["engine judge (compatible:echo)"].ok
+  for name in ("cache", "record"):
+    (path,) = (tmp_path / name).glob("*.sqlite")
+    with contextlib.closing(answer_store.AnswerStore(path)) as store:
+      assert len(store) == 0
+  (tmp_path / "file").write_text("")
+  config.engines.cache_dir = str(tmp_path / "file")
+  assert not _findings(config)["engine judge (compatible:echo)"].ok
 
 
 def test_a_tool_of_the_users_is_called_if_it_has_an_example(monkeypatch):
@@ -139,7 +196,10 @@ def _of_a_model(checkpoint):
 
 def _said_of_the_policy(config):
   found = _findings(config)
-  policy, frozen = found["engine trainable"], found["engine frozen"]
+  policy, frozen = (
+    found["engine planner (trainable)"],
+    found["engine executor (frozen)"],
+  )
   assert (policy.ok, policy.detail) == (frozen.ok, frozen.detail)
   assert "\n" not in policy.detail
   return policy.ok, policy.detail

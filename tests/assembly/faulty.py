@@ -35,8 +35,8 @@ class Faults:
   """Draws a fault for a share of all calls, and remembers where.
 
   `seen` counts faults by kind, `failing` those that were no answer, by whom
-  they struck; `blamed` has the (task id, member) whose episodes were given a
-  bad answer.
+  they struck, and `cut` the calls of engines among them that somebody cut off;
+  `blamed` has the (task id, member) whose episodes were given a bad answer.
   """
 
   def __init__(self, share: float, seed: int):
@@ -44,6 +44,7 @@ class Faults:
     self._random = random.Random(seed)
     self.seen = collections.Counter()
     self.failing = collections.Counter()
+    self.cut = collections.Counter()
     self.blamed = set()
 
   def draw(self, target: str, context: engine_lib.CallContext) -> str:
@@ -68,7 +69,11 @@ class Faults:
 
     async def faulty(arguments, context):
       fault = self.draw(name, context)
-      await _wait(fault)
+      try:
+        await _wait(fault)
+      except asyncio.CancelledError:
+        self.failing[name] += fault == SLOW  # it would have come to an end
+        raise
       if fault == CRASH:
         raise RuntimeError("crashed")
       if fault in (BUSY, DOWN):
@@ -94,7 +99,11 @@ class _Engine:
 
   async def generate(self, messages, sampling, context):
     fault = self._faults.draw(self._name, context)
-    await _wait(fault)
+    try:
+      await _wait(fault)
+    except asyncio.CancelledError:
+      self._faults.cut[self._name] += fault == HANG
+      raise
     if fault == BUSY:
       raise errors.RateLimitedError("busy", retry_after_s=0.01)
     if fault in (CRASH, DOWN):

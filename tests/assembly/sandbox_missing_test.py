@@ -11,6 +11,9 @@ from agentflow_jax.assembly import solver as solver_lib
 from agentflow_jax.assembly import world as world_lib
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import errors, providers
+from agentflow_jax.core import task as task_lib
+from agentflow_jax.experiments import demonstrating
+from agentflow_jax.tools import user_tools
 from agentflow_jax.training import progress, stop_signal
 from agentflow_jax.training import run_dir as run_dir_lib
 
@@ -120,6 +123,49 @@ def test_no_evaluation(tmp_path, monkeypatch, checkpoint):
     benchmarks={"none": []}, out=tmp_path, checkpoint=checkpoint
   )
   _refused(asyncio.run, evaluator.evaluate(config, request))
+
+
+def _demonstrate(config, out):
+  work = demonstrating.record(config, out, questions=1, data_dir=out.parent)
+  asyncio.run(work)
+
+
+@pytest.mark.parametrize("teacher", ["trainable", "compatible:echo"])
+def test_no_demonstrations(tmp_path, monkeypatch, teacher):
+  """Refused before there is a world to ask about."""
+
+  def opened(*unused):
+    raise AssertionError("the world was opened first")
+
+  monkeypatch.setattr(world_lib, "open_world", opened)
+  config = _config()
+  config.engines.planner = teacher
+  _refused(_demonstrate, config, tmp_path / "out.jsonl")
+  assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_no_demonstrations_with_any_tool_that_does_not_work(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(user_tools, "_decorated", {})
+
+  @user_tools.tool(example={"text": "a"})
+  def broken(text: str) -> str:
+    """Fails."""
+    raise TypeError(f"no {text}")
+
+  def open_world(config, data_dir):
+    task = task_lib.Task(id="a", question="?", answers=("b",), data_source="c")
+    return world_lib.World(
+      config=config, train_tasks=[task], evaluation_tasks=[], index_dir=data_dir
+    )
+
+  monkeypatch.setattr(world_lib, "open_world", open_world)
+  config = _config()
+  config.tools.enabled = ("base_generator", "broken")
+  with pytest.raises(errors.ToolHostError, match="TypeError: no a"):
+    _demonstrate(config, tmp_path / "out.jsonl")
+  assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_a_replay_runs_no_program_and_needs_no_sandbox():

@@ -9,11 +9,11 @@ import os
 import pathlib
 import subprocess
 import sys
-import threading
 import typing
 
 import numpy as np
 import pytest
+import told_children
 
 from agentflow_jax.tools import bubblewrap_sandbox, mcp_tools, monty_sandbox
 from agentflow_jax.training import checkpointing, run_parts
@@ -170,44 +170,6 @@ def test_a_checkpoint_holds_numbers_only(died, tmp_path):
   assert _files_with_the_key(tmp_path)
 
 
-class _Children:
-  """All that is told to processes below this one, while it is open."""
-
-  def __init__(self):
-    self.told: dict[int, bytes] = {}
-    self._open = True
-    self._thread = threading.Thread(target=self._watch)
-
-  def __enter__(self):
-    self._thread.start()
-    return self
-
-  def __exit__(self, *exc_info):
-    self._open = False
-    self._thread.join()
-
-  def _watch(self):
-    pause = threading.Event()
-    while self._open:
-      self._look(os.getpid())
-      pause.wait(0.01)
-
-  def _look(self, parent):
-    for path in pathlib.Path(f"/proc/{parent}/task").glob("*/children"):
-      for child in _read(path).split():
-        told = _read(f"/proc/{int(child)}/cmdline")
-        told += b" " + _read(f"/proc/{int(child)}/environ")
-        self.told[int(child)] = self.told.get(int(child), b"") + told
-        self._look(int(child))
-
-
-def _read(path):
-  try:
-    return pathlib.Path(path).read_bytes()
-  except OSError:  # it has ended, or is not ours to read
-    return b""
-
-
 async def _sleep_in(sandbox):
   try:
     run = await sandbox.run("import time\ntime.sleep(0.3)\nprint(1)")
@@ -242,7 +204,7 @@ def _serve_mcp(directory):
 )
 def test_no_child_of_a_tool_is_told_the_key(kind, sign, tmp_path, monkeypatch):
   monkeypatch.setenv("COMPATIBLE_API_KEY", CANARY)
-  with _Children() as children:
+  with told_children.Children() as children:
     if kind == "mcp":
       _serve_mcp(tmp_path)
     elif kind == "monty":
@@ -258,7 +220,7 @@ def test_a_child_that_is_told_the_key_is_seen(monkeypatch):
   monkeypatch.setenv("COMPATIBLE_API_KEY", CANARY)
   for arguments, environment in (([CANARY], {}), ([], {"KEY": CANARY})):
     script = "import time; time.sleep(0.3)"
-    with _Children() as children:
+    with told_children.Children() as children:
       subprocess.run(
         ["/bin/sh", "-c", f"{sys.executable} -S -c '{script}' $0", *arguments],
         env=environment,

@@ -98,7 +98,10 @@ _BROKEN = [
     {"engines.tool": "scripted:worldfacts", "tasks.evaluation": "jsonl:a"},
     ("engines.tool", "tasks.evaluation"),
   ),
-  ({"tools.enabled": ()}, ("tools.enabled",)),
+  (
+    {"tools.enabled": (), "tools.user_modules": ("mine",)},
+    ("tools.enabled=()", "tools.mcp_servers=()", "at least one tool"),
+  ),
   ({"tools.enabled": ("a", "a")}, ("tools.enabled",)),
   (
     {"tasks.train": "jsonl:a", "tasks.evaluation": "jsonl:a"},
@@ -417,6 +420,13 @@ def test_evaluation_may_do_what_training_may_not():
   config_validation.validate(config, training=False)
   config.agent.outputs = ()
   assert "agent.outputs" in _problem(config, training=False)
+
+
+def test_the_tools_of_mcp_servers_are_enough():
+  config = _valid()
+  config.tools.enabled = ()
+  config.tools.mcp_servers = ("clock=python clock_server.py",)
+  config_validation.validate(config)
 
 
 def test_a_monolithic_agent_has_no_memory_and_asks_no_frozen_module():

@@ -18,7 +18,11 @@ _ARGUMENTS = (
   "--disable-dev-shm-usage",
   "--window-size=1280,1000",
 )
-KEYS = {"down": "\ue015", "right": "\ue014", "enter": "\ue007"}
+KEYS = {
+  **{"up": "\ue013", "down": "\ue015", "left": "\ue012", "right": "\ue014"},
+  **{"home": "\ue011", "end": "\ue010", "enter": "\ue007"},
+  **{"escape": "\ue00c", "/": "/"},
+}
 
 
 def find() -> tuple[str, str] | None:
@@ -40,7 +44,10 @@ class Browser:
     self._send("POST", "/url", {"url": path.resolve().as_uri()})
 
   def run(self, script: str, *arguments):
-    """What JavaScript returns; it runs outside of the page's policy."""
+    """What JavaScript returns, a promise's value included.
+
+    It runs outside of the page's policy.
+    """
     body = {"script": script, "args": list(arguments)}
     return self._send("POST", "/execute/sync", body)
 
@@ -62,9 +69,9 @@ class Browser:
     keyboard = {"type": "key", "id": "keyboard", "actions": actions}
     self._send("POST", "/actions", {"actions": [keyboard]})
 
-  def dark(self) -> None:
-    """As if the user's system were dark."""
-    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+  def scheme(self, name: str) -> None:
+    """As if the user's system were "dark", or "light"."""
+    features = [{"name": "prefers-color-scheme", "value": name}]
     command = {"cmd": "Emulation.setEmulatedMedia", "params": {}}
     command["params"] = {"features": features}
     self._send("POST", "/goog/cdp/execute", command)

@@ -14,7 +14,7 @@ import report_sample_run as sample
 
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import errors
-from agentflow_jax.evaluation.report import runs_report, viewer
+from agentflow_jax.evaluation.report import runs_report
 from agentflow_jax.hf import tokenizer_training
 
 _MANY = 2000
@@ -169,25 +169,6 @@ def test_a_limit_takes_whole_groups_of_the_whole_run_and_says_so(tmp_path):
   assert {one["step"] for one in training} >= {1, 9}
   groups = collections.Counter((one["step"], one["id"]) for one in training)
   assert set(groups.values()) == {4}
-
-
-def test_a_page_has_a_size_and_says_so(run_dir, tmp_path, monkeypatch):
-  monkeypatch.setattr(viewer, "MAX_BYTES", 12_000)
-  page = _page([run_dir], tmp_path)
-  shown = len(_data(page)["items"])
-  assert 0 < shown < 36
-  assert _amount(page).startswith(f"Showing {shown} of 36 ")
-  assert "a page holds" in _amount(page)
-
-
-def test_two_thousand_trajectories_fit_20_mb(tmp_path):
-  run = recorded_run.write(tmp_path / "run", steps=50, groups=10, questions=3)
-  out = runs_report.write_runs(
-    [run], tmp_path / "page.html", max_trajectories=_MANY
-  )
-  assert out.stat().st_size < 4e6
-  page = report_html.parse(out.read_text(encoding="utf-8"))
-  assert 0.99 * _MANY < len(_data(page)["items"]) <= _MANY
 
 
 _HOSTILE = (

@@ -1,5 +1,6 @@
 """summarise: hand-made evaluations with known numbers."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -120,6 +121,27 @@ def test_several_members_average_inside_a_question():
   )
   assert summary["accuracy"] == pytest.approx(0.5)
   assert (summary["trajectories"], summary["missing"]) == (4, 1)
+
+
+def test_flags_are_counted_of_all_that_came():
+  came = [
+    _trajectory(_task("a"), 1.0),
+    _trajectory(_task("b"), 0.0),
+    _trajectory(_task("c"), None, reason=StopReason.TIMEOUT),
+  ]
+  both = ("gold_url", "judge_directed")
+  flags = ((), both, both[:1])
+  summary = scores.summarise(
+    [
+      dataclasses.replace(trajectory, flags=found)
+      for trajectory, found in zip(came, flags, strict=True)
+    ]
+  )
+  assert summary["flags"] == {
+    "answer_in_question": 0,
+    "gold_url": 2,
+    "judge_directed": 1,
+  }
 
 
 def test_behaviour_is_of_the_trajectories_that_ran():

@@ -5,16 +5,41 @@ Screenshots are kept where $SCREENSHOTS says, else in the test's own folder.
 
 import os
 import pathlib
+import re
 import time
 
 import browser as browser_lib
+import full_run
 import pytest
 import recorded_run
 import report_sample_run as sample
 
-from agentflow_jax.evaluation.report import runs_report
+from agentflow_jax.evaluation.report import runs_report, viewer
 
 _FOUND = browser_lib.find()
+_PAGE = "return document.querySelector('#viewer-page').textContent"
+# When the page had loaded, and when a picture of it was surely there.
+_OPENED = """
+return new Promise((tell) => requestAnimationFrame(() => setTimeout(() => tell([
+  performance.getEntriesByType('navigation')[0].loadEventEnd,
+  performance.now(),
+]))))
+"""
+# Colour of the text and of what lies behind it, for elements with text.
+_COLORS = """
+const behind = (node) => {
+  const color = getComputedStyle(node).backgroundColor;
+  return color === 'rgba(0, 0, 0, 0)' ? behind(node.parentElement) : color;
+};
+return arguments[0].map((css) => {
+  const node = document.querySelector(css);
+  return [getComputedStyle(node).color, behind(node)];
+});
+"""
+_WITH_TEXT = (
+  *("h1", ".card", ".note", ".viewer-row .question", ".viewer-row .facts"),
+  *("#viewer-one .answer .text", "#viewer-one dt", "select", "button"),
+)
 _HOSTILE = "</script><script>document.title='struck'</script><img src=x>"
 
 pytestmark = [
@@ -32,14 +57,14 @@ def browser():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A page of one run, of two, and a full one; the text is hostile."""
+  """A page of one run, of two, a full one and its bytes; hostile text."""
   folder = tmp_path_factory.mktemp("browser")
   run = recorded_run.write(folder / "run", steps=6, groups=2)
   poison = lambda row: row | {"answer": row["answer"] + _HOSTILE}  # noqa: E731
   for path in run.glob("rollouts/*/*.jsonl"):
     sample.rewrite(run, path.relative_to(run), poison)
   other = recorded_run.write(folder / "other")
-  full = recorded_run.write(folder / "full", steps=50, groups=10)
+  full = full_run.write(folder / "full")
   for name, run_dirs in (
     ("one", [run]),
     ("two", [run, other]),
@@ -47,6 +72,9 @@ def folder(tmp_path_factory):
   ):
     out = folder / f"{name}.html"
     runs_report.write_runs(run_dirs, out, max_trajectories=2000)
+  start = "<!doctype html><meta charset=utf-8><script type='text/plain'>"
+  text = "x" * ((folder / "full.html").stat().st_size - len(start))
+  (folder / "blank.html").write_text(start + text)
   return folder
 
 
@@ -62,6 +90,16 @@ def _rows(browser):
     "return [...document.querySelectorAll('.viewer-row')]"
     ".map((row) => row.textContent)"
   )
+
+
+def _luminance(color):
+  """Of a colour as computed styles write it: "rgb(1, 2, 3)"."""
+  assert re.fullmatch(r"rgb\(\d+, \d+, \d+\)", color)
+  r, g, b = (
+    c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+    for c in (int(channel) / 255 for channel in re.findall(r"\d+", color))
+  )
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
 
 def _choose(browser, name, start):
@@ -80,24 +118,19 @@ def _one(browser):
   return browser.run("return document.querySelector('#viewer-one').innerText")
 
 
-def test_filters_pages_keys_and_a_trajectory(browser, folder):
+def test_filters_pages_and_a_trajectory(browser, folder):
   browser.open(folder / "one.html")
   assert browser.run("return document.title") == "run: Flow-GRPO report"
   assert len(_rows(browser)) == 20
-  page = "return document.querySelector('#viewer-page').textContent"
-  assert browser.run(page) == "1 to 20 of 60"
+  assert browser.run(_PAGE) == "1 to 20 of 60"
   _choose(browser, "split", "training")
   _choose(browser, "outcome", "✗")
-  assert browser.run(page) == "1 to 20 of 24"
+  assert browser.run(_PAGE) == "1 to 20 of 24"
   _choose(browser, "step", "3 ")
   rows = _rows(browser)
   assert len(rows) == 4
   assert all("✗ wrong" in row and "step 3" in row for row in rows)
   browser.click(".viewer-row")
-  browser.press(browser_lib.KEYS["down"])
-  current = "return [...document.querySelectorAll('.viewer-row')].findIndex("
-  current += "(row) => row === document.activeElement)"
-  assert browser.run(current) == 1
   shown = _one(browser)
   for text in (
     *("Turn 1", "Policy version", "Advantage", "−0.866", "CONTINUE"),
@@ -116,6 +149,52 @@ def test_filters_pages_keys_and_a_trajectory(browser, folder):
   assert "words of the planner" in shown
   assert "−3.25" in shown
   _keep(browser, folder, "viewer_open")
+  assert browser.complaints() == []
+
+
+def _focus(browser):
+  """Number of the list's row that has the focus, or the id that has it."""
+  return browser.run(
+    "const at = document.activeElement, row = at.closest('.viewer-row');"
+    "return row ? document.querySelector('#viewer-list').start + "
+    "[...document.querySelectorAll('.viewer-row')].indexOf(row) :"
+    "at.id || at.name"
+  )
+
+
+def test_every_key_that_the_page_names(browser, folder):
+  browser.open(folder / "one.html")
+  (named,) = (
+    text
+    for text in browser.run(
+      "return [...document.querySelectorAll('.viewer-side .note')]"
+      ".map((note) => note.textContent)"
+    )
+    if text.startswith("Keys: ")
+  )
+  signs = {"up": "↑", "down": "↓", "left": "←", "right": "→"}
+  for key in browser_lib.KEYS:
+    assert signs.get(key, key.title()) in named
+  browser.click(".viewer-row")
+  for key, focus in (
+    *(("down", 2), ("down", 3), ("up", 2), ("right", 22), ("right", 42)),
+    *(("right", 60), ("right", 60), ("left", 40), ("home", 1), ("left", 1)),
+    *(("up", 1), ("end", 60), ("down", 60), ("up", 59)),
+    *(("enter", "viewer-one"), ("down", "viewer-one"), ("escape", 59)),
+    *(("home", 1), ("enter", "viewer-one"), ("/", "text")),
+  ):
+    browser.press(browser_lib.KEYS[key])
+    assert _focus(browser) == focus, key
+    if isinstance(focus, int):
+      row = _rows(browser)[(focus - 1) % 20]
+      question = browser.run(
+        "return document.querySelector('#viewer-one h3').textContent"
+      )
+      assert question in row
+  field = "return document.querySelector('input[name=text]').value"
+  assert browser.run(field) == ""
+  browser.press("/")  # now it is text
+  assert browser.run(field) == "/"
   assert browser.complaints() == []
 
 
@@ -153,15 +232,41 @@ def test_two_runs_and_the_dark(browser, folder):
   browser.run("scrollTo({top: 0, behavior: 'instant'})")
   to = pathlib.Path(os.environ.get("SCREENSHOTS") or folder)
   browser.screenshot(to / "comparison.png")
-  browser.dark()
+  colors = {"light": browser.run(_COLORS, _WITH_TEXT)}
+  browser.scheme("dark")
   browser.screenshot(to / "comparison_dark.png")
   _keep(browser, folder, "viewer_dark")
+  colors["dark"] = browser.run(_COLORS, _WITH_TEXT)
+  browser.scheme("light")
+  for name, light, dark in zip(_WITH_TEXT, *colors.values(), strict=True):
+    (ink, paper), (dark_ink, dark_paper) = (
+      map(_luminance, pair) for pair in (light, dark)
+    )
+    assert ink < paper and dark_ink > dark_paper, name
+    assert dark_paper < 0.05 < 0.8 < paper, name
+    assert paper + 0.05 >= 4.5 * (ink + 0.05), name
+    assert dark_ink + 0.05 >= 4.5 * (dark_paper + 0.05), name
   assert browser.complaints() == []
 
 
 def test_a_full_page_opens_soon(browser, folder):
-  started = time.monotonic()
-  browser.open(folder / "full.html")
-  assert len(_rows(browser)) == 20
-  # 2 s is what a laptop shall take; a loaded test machine gets more.
-  assert time.monotonic() - started < 20
+  """The goal is 2 s: measured beside a page that only has as many bytes."""
+  size = (folder / "full.html").stat().st_size
+  assert 0.9 * viewer.MAX_BYTES < size <= viewer.MAX_BYTES
+  opened = {"blank": [], "full": []}
+  for name in [*opened] * 3:
+    browser.open(folder / f"{name}.html")
+    opened[name].append(browser.run(_OPENED))
+    assert len(_rows(browser)) == (20 if name == "full" else 0)
+  assert " of 1998" in browser.run(_PAGE)
+  _keep(browser, folder, "viewer_full")
+  blank_ms, full_ms = (
+    min(load for load, _ in all_) for all_ in opened.values()
+  )
+  drawn_ms = min(drawn for _, drawn in opened["full"])
+  print(
+    f"\n{size / 1e6:.1f} MB: loaded in {full_ms:.0f} ms, drawn within "
+    f"{drawn_ms:.0f} ms; {blank_ms:.0f} ms for as many bytes of nothing"
+  )
+  assert full_ms < 6 * blank_ms
+  assert drawn_ms < 10_000

@@ -1,16 +1,22 @@
 """The golden set: every hand-checked (question, gold, answer, verdict) row."""
 
+import collections
 import gzip
+import itertools
 import json
 import pathlib
 
 import pytest
 
 from agentflow_jax.core import task as task_lib
-from agentflow_jax.rewards import game24, registry
+from agentflow_jax.rewards import game24, qa_match, registry
 
 _FILES = sorted((pathlib.Path(__file__).parent / "golden").glob("*.jsonl"))
-_FIELDS = {"scorer", "question", "gold", "answer", "right", "options", "note"}
+# "score" where a scorer gives parts; "right" is that it is 1.
+_FIELDS = {"scorer", "question", "gold", "answer", "right", "score"}
+_FIELDS |= {"options", "note"}
+# What every rule has at least, so that none is checked by a handful.
+_MIN_ROWS = 20
 
 
 def _rows(path):
@@ -27,7 +33,15 @@ def _score(row):
     scorer=row["scorer"],
     options=tuple(row.get("options", ())),
   )
-  return registry.SCORERS[row["scorer"]](row["answer"], task) >= 1
+  return registry.SCORERS[row["scorer"]](row["answer"], task)
+
+
+def _is_as_checked(row):
+  score = _score(row)
+  wanted = row.get("score", float(row["right"]))
+  return (score >= 1) == row["right"] and score == pytest.approx(
+    wanted, abs=1e-4
+  )
 
 
 @pytest.mark.parametrize("path", _FILES, ids=lambda path: path.stem)
@@ -35,7 +49,7 @@ def test_every_verdict_is_the_hand_checked_one(path):
   wrong = [
     (number, row["gold"], row["answer"], row["right"])
     for number, row in enumerate(_rows(path), start=1)
-    if _score(row) != row["right"]
+    if not _is_as_checked(row)
   ]
   assert not wrong
 
@@ -51,6 +65,31 @@ def test_the_set_is_large_balanced_and_without_repeats():
   assert len(keys) == len(rows)
   share = sum(row["right"] for row in rows) / len(rows)
   assert 0.3 < share < 0.6
+  counts = collections.Counter(row["scorer"] for row in rows)
+  assert set(counts) == set(registry.SCORERS)
+  assert min(counts.values()) >= _MIN_ROWS
+
+
+def test_listing_every_option_earns_nothing():
+  """By every rule for answers in words, in whatever order and layout."""
+  capitals = ("Hanoi", "Bangkok", "Vientiane", "Jakarta")
+  layouts = (", ", " ", "\n", "\n- ", "; ", " and ", " & ", " / ", ". ", "\t")
+  for scorer in ("exact_match", "qa_match", "cover_em", "gaia"):
+    for order in itertools.permutations(capitals):
+      for layout in layouts:
+        row = {
+          "scorer": scorer,
+          "question": "What is the capital of Laos?",
+          "gold": ["Vientiane"],
+          "answer": layout.join(order),
+        }
+        assert _score(row) == 0, row
+
+
+def test_the_published_cover_em_is_reported_and_not_trained_on():
+  assert qa_match.cover_em("Hanoi, Bangkok, Vientiane", ("Vientiane",))
+  assert not qa_match.cover_em("Hanoi, Vientianes", ("Vientiane",))
+  assert qa_match.cover_em("word " * 90 + "or Vientiane", ("Vientiane",))
 
 
 _BENCH = pathlib.Path(__file__).parents[2] / "../shared/data/agentflow_bench"

@@ -91,6 +91,13 @@ def test_long_texts_are_flagged_by_their_ends():
     assert leak_audit.audit(_trajectory(answer=text)) == ("judge_directed",)
 
 
+def test_a_flag_is_not_taken_back():
+  known = _trajectory(answer="[hidden]", flags=("judge_directed",))
+  assert leak_audit.flagged(known).flags == ("judge_directed",)
+  found = leak_audit.flagged(_trajectory("Was it Ada?", answer="true = true"))
+  assert found.flags == ("answer_in_question",)
+
+
 def test_flags_are_on_the_trajectories_of_a_rollout():
   async def run_one(task, member):
     trajectory = rollout_fakes.trajectory(task, member)

@@ -49,6 +49,17 @@ def test_a_pipe_gets_plain_lines():
   ]
 
 
+def test_flags_stand_below_the_answer():
+  flags = ("gold_url", "judge_directed")
+  flagged = dataclasses.replace(record_fakes.example(), flags=flags)
+  assert _shown(flagged, io.StringIO()).splitlines()[-2:] == [
+    "  Flag     gold_url: a call or a result names an address where answers "
+    "are kept",
+    "  Flag     judge_directed: text that is written for whoever judges the "
+    "answer",
+  ]
+
+
 def test_a_terminal_gets_the_same_in_colour(monkeypatch):
   monkeypatch.setenv("TERM", "xterm-256color")
   monkeypatch.delenv("NO_COLOR", raising=False)

@@ -53,6 +53,46 @@ def test_a_benchmark_with_a_bad_row_is_no_benchmark(tmp_path, change, reason):
     benchmarks.load("musique", tmp_path)
 
 
+def _gaia(count, attachments):
+  """As published; the first of every four rows speaks of a file."""
+  return [
+    {
+      "task_id": f"t{n}",
+      "Question": f"How many are {n}?",
+      "Level": 1 + n % 3,
+      "Final answer": str(n),
+      "file_name": f"t{n}.xlsx" if n % 4 == 0 and n < 4 * attachments else "",
+      "Annotator Metadata": {"Steps": "1. Count"},
+    }
+    for n in range(count)
+  ]
+
+
+@pytest.mark.parametrize("paper_rows", [False, True])
+def test_gaia_is_its_questions_without_attachments(
+  tmp_path, caplog, paper_rows
+):
+  rows = _gaia(165, 38)
+  lines = [json.dumps(row) for row in rows]
+  (tmp_path / "gaia.jsonl").write_text("\n".join(lines) + "\n")
+  with caplog.at_level("WARNING"):
+    tasks = benchmarks.load("gaia", tmp_path, paper_rows=paper_rows)
+  assert [(task.question, task.answers) for task in tasks] == [
+    (row["Question"], (row["Final answer"],))
+    for row in rows
+    if not row["file_name"]
+  ]
+  assert [task.id for task in tasks] == [f"gaia/{n:04d}" for n in range(127)]
+  assert [record.getMessage() for record in caplog.records] == [
+    f"{tmp_path}/gaia.jsonl: 38 rows need an attachment and are left out; "
+    "scores are of the other 127 questions"
+  ]
+  # All of them: then there is no benchmark.
+  (tmp_path / "gaia.jsonl").write_text(lines[0])
+  with pytest.raises(errors.UserError, match="has no questions"):
+    benchmarks.load("gaia", tmp_path)
+
+
 def test_a_missing_file_says_what_was_looked_for(tmp_path):
   with pytest.raises(errors.UserError, match="gaia.jsonl.gz.*gaia/data"):
     benchmarks.load("gaia", tmp_path)

@@ -99,6 +99,28 @@ def test_a_row_becomes_a_task_that_its_scorer_understands(name):
     assert "\nA. " in task.question
 
 
+def test_an_interval_is_one_answer_and_a_list_of_texts_is_several():
+  for name in ("math", "nq_open"):
+    read = formats.FORMATS[name]
+    for text, answers in (
+      ("[-3,2]", ("[-3,2]",)),
+      ("[0, 25]", ("[0, 25]",)),
+      ('["a", "b"]', ("a", "b")),
+      ("[]", ("[]",)),
+      ("[a", ("[a",)),
+    ):
+      assert read({"question": "?", "answer": text}, name).answers == answers
+
+
+def test_options_may_be_json_text():
+  row, answers = _ROWS["medqa"]
+  options = '["x", "right", "y", "z"]'
+  task = formats.FORMATS["medqa"]({**row, "options": options}, "medqa")
+  assert task.answers == answers
+  with pytest.raises(ValueError, match="no list of options"):
+    formats.FORMATS["medqa"]({**row, "options": "[x"}, "medqa")
+
+
 def test_ids_without_a_column_come_from_the_question():
   read = formats.FORMATS["nq_open"]
   one = read({"question": "who?", "answer": "A"}, "nq")
@@ -120,8 +142,10 @@ def test_ids_without_a_column_come_from_the_question():
 )
 def test_what_does_not_fit_is_refused_with_a_reason(name, change, reason):
   row, _ = _ROWS[name]
-  with pytest.raises(ValueError, match=reason):
+  with pytest.raises(ValueError, match=reason) as caught:
     formats.FORMATS[name]({**row, **change}, name)
+  needs = isinstance(caught.value, formats.NeedsAttachmentError)
+  assert needs == (name == "gaia")
 
 
 def test_a_column_map_reads_any_file():

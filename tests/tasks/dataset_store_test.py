@@ -31,8 +31,10 @@ def _tasks(count, question="Who is {}?"):
   ]
 
 
-def _checked(tasks, bad=()):
-  return checking.Checked(tasks=tasks, bad=list(bad))
+def _checked(tasks, bad=(), attachments=0):
+  return checking.Checked(
+    tasks=tasks, bad=list(bad), places={}, attachments=attachments
+  )
 
 
 def test_what_is_written_is_read_back_in_order(tmp_path):
@@ -46,13 +48,59 @@ def test_what_is_written_is_read_back_in_order(tmp_path):
   folder = store.directory(tmp_path, "quiz")
   kept = json.loads((folder / "quarantine.jsonl").read_text())
   assert kept == {"place": "f:3", "reason": "empty"}
-  # The same again is no work; others are not replaced by accident.
-  assert store.write(tmp_path, "quiz", _checked(tasks), source="g") == about
+  # Others are not replaced by accident.
   with pytest.raises(errors.UserError, match="other questions.*--overwrite"):
     store.write(tmp_path, "quiz", _checked(_tasks(5)), source="g")
   store.write(tmp_path, "quiz", _checked(_tasks(5)), source="g", overwrite=True)
   assert len(sources.open_source("tfds:quiz", tmp_path, "train")) == 5
   assert not list(folder.parent.glob(".*"))
+
+
+def test_the_same_again_is_no_work_but_bad_rows_are_always_the_last(tmp_path):
+  tasks = _tasks(30)
+  folder = store.directory(tmp_path, "quiz")
+
+  def write(*bad, source="f", attachments=0):
+    checked = _checked(tasks, bad, attachments)
+    about = store.write(tmp_path, "quiz", checked, source=source)
+    assert store.read_about(tmp_path, "quiz") == about
+    lines = (folder / "quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(line)["place"] for line in lines] == [
+      row.place for row in bad
+    ]
+    assert len(lines) == about["quarantined"]
+    read = sources.open_source("tfds:quiz", tmp_path, "train")
+    assert [read[i] for i in range(len(read))] == tasks
+    return about, folder.stat().st_ino
+
+  one, other = (checking.BadRow(place=f"f:{n}", reason="x") for n in (3, 9))
+  first = write(one)
+  assert write(one) == first
+  # As many, but others; then more, none, another file, and left out rows.
+  assert write(other)[1] != first[1]
+  assert write(one, other)[0]["quarantined"] == 2
+  assert write()[0]["quarantined"] == 0
+  assert write(source="g")[0]["source"] == "g"
+  note = "1 row needs an attachment and is left out"
+  assert write(source="g", attachments=1)[0]["left_out"] == note
+  (folder / "quarantine.jsonl").unlink()
+  write(source="g", attachments=1)
+  assert not list(folder.parent.glob(".*"))
+
+
+def test_a_preparation_that_fails_leaves_the_one_before(tmp_path, monkeypatch):
+  tasks, bad = _tasks(3), checking.BadRow(place="f:3", reason="x")
+  about = store.write(tmp_path, "quiz", _checked(tasks), source="f")
+
+  def fail(*args, **kwargs):
+    raise OSError("disk full")
+
+  monkeypatch.setattr(store.os, "rename", fail)
+  with pytest.raises(errors.UserError, match="can not write .*disk full"):
+    store.write(tmp_path, "quiz", _checked(tasks, [bad]), source="f")
+  assert store.read_about(tmp_path, "quiz") == about
+  folder = store.directory(tmp_path, "quiz")
+  assert (folder / "quarantine.jsonl").read_text() == ""
 
 
 def test_a_missing_dataset_says_how_to_make_it(tmp_path):
@@ -102,7 +150,8 @@ def test_the_launch_script_leaves_held_out_questions_out(tmp_path):
     store.directory(tmp_path / "data", "sums") / "quarantine.jsonl"
   ).read_text()
   assert f"{tmp_path}/q.jsonl:201" in kept
-  assert "equal to h" in kept
+  assert f'"{tmp_path}/q.jsonl:8", "reason": "sums/' in kept
+  assert "is equal to h" in kept
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
-"""Mixtures: exact shares, no repeats, one order for any reader."""
+"""Mixtures: exact shares, no repeats, and an order that is resumed."""
 
 import collections
-import concurrent.futures
 import json
 
 import pytest
@@ -50,19 +49,15 @@ def test_a_limit_takes_the_first_rows():
   assert sorted(ids) == sorted(f"a/{n}" for n in range(7))
 
 
-def test_any_number_of_readers_reads_the_same_order():
-  mixed = _mixture(("a", 60, 1, 0), ("b", 500, 3, 0))
+def test_a_position_is_the_whole_state():
+  """Runs with any workers: tests/training/mixture_run_test.py."""
+  mixed = _mixture(("a", 60, 1, 0), ("b", 500, 3, 100))
   drawn = order.TaskOrder(len(mixed), seed=3, batch_size=8)
-  indices = drawn.indices(0, 300)
-  alone = [mixed[i].id for i in indices]
-  for workers in (1, 2, 8):
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-      assert [t.id for t in pool.map(mixed.__getitem__, indices)] == alone
-  # A position is the whole state: a new reader goes on exactly there.
-  again = order.TaskOrder(
-    len(_mixture(("a", 60, 1, 0), ("b", 500, 3, 0))), seed=3, batch_size=8
-  )
-  assert [mixed[i].id for i in again.indices(96, 100)] == alone[96:196]
+  whole = [mixed[i].id for i in drawn.indices(0, 300)]
+  # Whoever opens the mixture anew goes on exactly there.
+  again = _mixture(("a", 60, 1, 0), ("b", 500, 3, 100))
+  redrawn = order.TaskOrder(len(again), seed=3, batch_size=8)
+  assert [again[i].id for i in redrawn.indices(96, 100)] == whole[96:196]
 
 
 def test_the_shares_of_nothing_are_refused():

@@ -1,18 +1,26 @@
 """Fetching: what comes back, and that no answer can hurt."""
 
 import asyncio
+import ctypes
 import functools
 import gzip
+import inspect
 import os
+import pathlib
 import time
 import zlib
 
 import local_server
-import psutil
+import page_peak
 import pytest
 
+from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import deadline as deadline_lib
-from agentflow_jax.tools import fetching, url_guard
+from agentflow_jax.core import engine as engine_lib
+from agentflow_jax.core import messages as messages_lib
+from agentflow_jax.core import tool as tool_lib
+from agentflow_jax.testing import byte_tokenizer, scripted_engine
+from agentflow_jax.tools import fetching, registry, url_guard, web_search
 
 MIB = 1 << 20
 
@@ -133,11 +141,80 @@ def _endless_headers(handler):
 def test_endless_bodies_are_cut(answer):
   _bomb("gzip"), _bomb("deflate")
   _fetch(lambda h: h.send(b"warm"))
-  before = psutil.Process().memory_info().rss
-  got = _fetch(answer)
+  got, grown_mib = _peak(lambda: _fetch(answer))
   assert got.cut
-  assert len(got.body) == fetching.MAX_BYTES
-  assert psutil.Process().memory_info().rss - before < 50 * MIB
+  assert len(got.body) == fetching.MAX_BYTES <= 5_000_000
+  assert grown_mib < 50
+
+
+def _peak(call):
+  """What `call` returns, and the most memory it took on the way, in MiB."""
+  ctypes.CDLL(None).malloc_trim(0)  # nothing finds room in what was freed
+  pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is now
+  before = page_peak.memory_kib("VmRSS")
+  result = call()
+  return result, (page_peak.memory_kib("VmHWM") - before) / 1024
+
+
+def test_the_peak_is_seen_though_it_is_freed():
+  _, grown_mib = _peak(lambda: len(b"x" * (64 * MIB)))
+  assert grown_mib > 60
+
+
+def test_the_limits_are_those_that_are_promised():
+  assert 0 < fetching.MAX_BYTES <= 5_000_000
+  assert 0 < fetching.TIMEOUT_S <= 10
+  keywords = inspect.signature(fetching.Fetcher).parameters
+  assert keywords["max_bytes"].default == fetching.MAX_BYTES
+  assert keywords["timeout_s"].default == fetching.TIMEOUT_S
+
+
+def _read_page(server):
+  """What the page reader, built as a run builds it, makes of a page."""
+  toolbox = registry.build(
+    config_lib.ToolsConfig(
+      enabled=("web_search",), web_allowed_hosts=(server.authority,)
+    ),
+    registry.Resources(
+      engine=scripted_engine.FakePolicyEngine(
+        byte_tokenizer.ByteTokenizer(), lambda text, context: "yes"
+      ),
+      sampling=engine_lib.SamplingParams(),
+      search_index_dir="",
+    ),
+  )
+  (tool,) = toolbox.values()
+  return asyncio.run(
+    tool.execute(
+      {"query": "q", "url": server.url},
+      engine_lib.CallContext(role=messages_lib.ModuleRole.EXECUTOR),
+    )
+  )
+
+
+def test_the_page_reader_has_the_promised_size(monkeypatch):
+  seen = []
+
+  async def page_text(response):
+    seen.append(response)
+    return "some text"
+
+  monkeypatch.setattr(web_search, "page_text", page_text)
+  with local_server.serving(_endless_chunks) as server:
+    assert _read_page(server).ok
+  (response,) = seen
+  assert response.cut and len(response.body) <= 5_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", [_drip, _header_drip], ids=["body", "head"])
+def test_the_page_reader_has_the_promised_time(answer):
+  with local_server.serving(answer) as server:
+    started_s = time.monotonic()
+    result = _read_page(server)
+  assert result.error == tool_lib.ToolErrorKind.NO_RESULT
+  assert "no answer within" in result.output
+  assert time.monotonic() - started_s < 15
 
 
 @pytest.mark.parametrize(

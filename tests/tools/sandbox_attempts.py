@@ -2,8 +2,8 @@
 
 Each prints ESCAPED if it reached its goal. `{secret}` is a file on the host,
 `{tcp}` `{unix}` `{abstract}` are servers on the host, `{canary}` the name of
-an environment variable that holds a key. "control": plain CPython does reach
-the goal (the tests check that), so the attempt is worth something.
+an environment variable that holds a key. What each does where no sandbox holds
+it, so that holding it is worth something, is in sandbox_controls.py.
 """
 
 import dataclasses
@@ -11,11 +11,10 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attempt:
-  """One program; `control` says that plain CPython gets out with it."""
+  """One program."""
 
   name: str
   code: str
-  control: bool = False
 
 
 def _tries(goal: str) -> str:
@@ -113,7 +112,11 @@ _SYSTEM = {
   "fork": "os.fork() >= 0",
   "system": "os.system('true') == 0",
   "subprocess": "__import__('subprocess').run(['/bin/true'])",
-  "kill_parent": "os.kill(os.getppid(), 9) is None and False",
+  # Whoever is the first process of a pid namespace is told, and lives on.
+  "kill_parent": (
+    "(lambda parent: os.kill(parent, 9) or __import__('time').sleep(0.3) "
+    "or os.getppid() != parent)(os.getppid())"
+  ),
   "chroot": "os.chroot('/tmp') is None",
   "setuid": "os.setuid(0) is None",
   "ptrace": "__import__('ctypes').CDLL(None).ptrace(0, 0, 0, 0) == 0",
@@ -151,17 +154,6 @@ _ESCAPES = {
   "network": _NETWORK,
   "system": _SYSTEM,
 }
-# Plain CPython reaches these on any machine.
-_CONTROLS = frozenset(
-  [
-    *("read_passwd", "read_secret", "read_repository", "write_secret"),
-    *("chmod_secret", "proc_environ", "getenv", "environ", "environb"),
-    *("libc_getenv", "tcp", "tcp_wildcard", "unix_socket", "udp"),
-    *("abstract_socket", "fork", "system", "symlink", "symlink_write"),
-    *("hardlink", "importlib", "importlib_path", "marshal", "lookup", "dns"),
-  ]
-)
-
 # Programs that must end by a limit or an error of their own.
 _RESOURCES = {
   "fork_bomb": "import os\nwhile True: os.fork()",
@@ -247,13 +239,17 @@ _LANGUAGE = {
   "frames": (
     "import sys\nf = sys._getframe()\n"
     "while f:\n"
-    "  if '{canary}' in str(f.f_globals): print('ESCAPED')\n"
+    "  host = f.f_builtins['__import__']('os')\n"
+    "  if '{canary}' in f.f_globals.get('os', host).environ: "
+    "print('ESCAPED')\n"
     "  f = f.f_back"
   ),
   "garbage": (
     "import gc\n"
-    "if any('{secret}' in repr(o) for o in gc.get_objects()[:2000] "
-    "if isinstance(o, str)): print('ESCAPED')"
+    "for o in gc.get_objects():\n"
+    "  try:\n"
+    "    if '{canary}' in o.keys(): print('ESCAPED')\n"
+    "  except BaseException: pass"
   ),
   "pickle": (
     "import pickle\n"
@@ -263,8 +259,9 @@ _LANGUAGE = {
     "import sys\nsys.meta_path.clear()\nsys.modules.clear()\nimport os"
   ),
   "path_file": (
-    "open('/python/lib/python3.11/site-packages/x.pth', 'w')"
-    ".write('import os')\nprint('ESCAPED')"
+    "import os\n"
+    "path = os.path.join(os.path.dirname(os.__file__), 'site-packages')\n"
+    "open(path + '/x.pth', 'w').write('import os')\nprint('ESCAPED')"
   ),
   # What every later interpreter would run first.
   "sitecustomize": (
@@ -294,7 +291,7 @@ _LANGUAGE = {
 def attempts() -> list[Attempt]:
   """All of them."""
   table = [
-    Attempt(name=name, code=_tries(goal), control=name in _CONTROLS)
+    Attempt(name=name, code=_tries(goal))
     for group in _ESCAPES.values()
     for name, goal in group.items()
   ]

@@ -1,32 +1,30 @@
 """Both sandboxes against programs that want out (sandbox_attempts.py)."""
 
-import asyncio
+import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import sandbox_attempts
+import sandbox_controls as controls
+import sandbox_runner
 
-from agentflow_jax.core import errors
 from agentflow_jax.core import tool as tool_lib
-from agentflow_jax.tools import bubblewrap_sandbox, monty_sandbox
-from agentflow_jax.tools import sandbox as sandbox_lib
 
-LIMIT_S = 1.0
+LIMIT_S = 0.5
 MEMORY_MB = 64
+PROCESSES = 4  # that run attempts, each one after the other
 CANARY = "AGENTFLOW_CANARY_KEY"
 VALUE = "canary-41d1c0ffee"
 ATTEMPTS = sandbox_attempts.attempts()
 _REPOSITORY = pathlib.Path(__file__).parents[2]
-_KINDS = {
-  "monty": monty_sandbox.MontySandbox,
-  "bubblewrap": bubblewrap_sandbox.BubblewrapSandbox,
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,54 +76,54 @@ def host(tmp_path_factory):
     server.close()
 
 
-def _open(kind: str, **limits) -> sandbox_lib.Sandbox:
-  """The sandbox, or a skip that says why it does not work here."""
-  try:
-    sandbox = _KINDS[kind](sandbox_lib.Limits(**limits))
-    asyncio.run(sandbox.check())
-  except errors.UserError as error:
-    pytest.skip(str(error))
-  return sandbox
-
-
-def _descendants() -> set[int]:
-  """Living processes under this one, without the `ps` that lists them."""
-  command = ["ps", "-axo", "pid=,ppid=,stat="]
-  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ps:
-    rows = ps.communicate()[0].splitlines()
-  parents = {
-    int(pid): int(parent)
-    for pid, parent, state in map(str.split, rows)
-    if state[0] != "Z"
-  }
-  found = {os.getpid()}
-  while more := {p for p, up in parents.items() if up in found} - found:
-    found |= more
-  return found - {os.getpid(), ps.pid}
-
-
-@pytest.fixture(scope="module", params=sorted(_KINDS))
-def outcomes(request, host):
-  """Every attempt once, by name."""
-  before = _descendants()
-  files = host.digest()
-  sandbox = _open(
-    request.param, timeout_s=LIMIT_S, memory_mb=MEMORY_MB, workers=3
+def _start(kind: str, programs: dict[str, str]) -> subprocess.Popen:
+  """A process that runs them, see sandbox_runner.py."""
+  runner = subprocess.Popen(
+    [sys.executable, sandbox_runner.__file__, kind],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=os.environ | {"PYTHONPATH": str(_REPOSITORY)},
   )
+  limits = {"timeout_s": LIMIT_S, "memory_mb": MEMORY_MB}
+  assert runner.stdin is not None
+  runner.stdin.write(json.dumps({"limits": limits, "programs": programs}))
+  runner.stdin.close()
+  runner.stdin = None
+  return runner
 
-  async def one(attempt, free):
-    async with free:
-      return await sandbox.run(host.fill(attempt.code))
 
-  async def all_of_them():
-    free = asyncio.Semaphore(3)
-    runs = await asyncio.gather(*(one(a, free) for a in ATTEMPTS))
-    return dict(zip((a.name for a in ATTEMPTS), runs, strict=True))
+def _results(runner: subprocess.Popen) -> dict[str, dict]:
+  """What came of each program by its name, "" for the end; or a skip."""
+  out, err = runner.communicate(timeout=500)
+  first, *lines = map(json.loads, out.splitlines())
+  if "missing" in first:
+    pytest.skip(first["missing"])
+  assert runner.returncode == 0, err[-3000:]
+  results = {line["name"]: line for line in lines}
+  for result in results.values():
+    result["startup_s"] = first["startup_s"]
+  return results
 
-  found = asyncio.run(all_of_them())
-  asyncio.run(sandbox.aclose())
-  survivors = _descendants() - before
-  return request.param, found, files == host.digest(), survivors
+
+@pytest.fixture(scope="module", params=["bubblewrap", "monty"])
+def outcomes(request, host):
+  """Every attempt once, by name; and in the end nothing has changed."""
+  files = host.digest()
+  programs = {a.name: host.fill(a.code) for a in ATTEMPTS}
+  names = list(programs)
+  parts = [names[n::PROCESSES] for n in range(PROCESSES)]
+  started = [
+    _start(request.param, {name: programs[name] for name in part})
+    for part in parts
+  ]
+  found = [_results(runner) for runner in started]
+  for part, results in zip(parts, found, strict=True):
+    assert [*part, ""] == list(results)
+  assert host.digest() == files
+  ends = [result["left"] for results in found for result in [results.pop("")]]
+  return {name: r for results in found for name, r in results.items()}, ends
 
 
 def test_there_are_enough_attempts():
@@ -133,53 +131,143 @@ def test_there_are_enough_attempts():
   assert len({attempt.name for attempt in ATTEMPTS}) == len(ATTEMPTS)
 
 
+def test_every_attempt_is_checked_without_a_sandbox_or_says_why():
+  groups = [
+    *(controls.PRINTS, controls.DEPENDS, controls.ENDLESS, controls.ENDS),
+    *(controls.CHANGES_FILES, controls.CONNECTS, controls.LEAVES_A_PROCESS),
+    controls.NOT_RUN,
+  ]
+  names = [name for group in groups for name in group]
+  assert sorted(names) == sorted(attempt.name for attempt in ATTEMPTS)
+
+
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.name)
 def test_no_attempt_gets_out(outcomes, attempt):
-  _, found, _, _ = outcomes
-  run = found[attempt.name]
-  shown = run.output + run.message
-  assert "ESCAPED" not in shown
-  assert VALUE not in shown
-  assert "\n" not in run.message and len(run.message) < 400
-  assert run.duration_s <= LIMIT_S + 1.0
+  run = outcomes[0][attempt.name]
+  assert "ESCAPED" not in run["shown"]
+  assert VALUE not in run["shown"]
+  assert "\n" not in run["message"] and len(run["message"]) < 400
+  assert run["left"] == []
+  assert run["duration_s"] <= LIMIT_S + 1.0
+  # The sandbox's clock begins when a program does. Ours also counts what comes
+  # before, which a busy machine makes longer than it was at rest.
+  assert run["took_s"] <= LIMIT_S + 1.0 + max(2.0, 3 * run["startup_s"])
 
 
-def test_nothing_is_left_and_nothing_changed(outcomes, host):
-  _, _, unchanged, survivors = outcomes
-  assert unchanged
-  assert survivors == set()
-  for server in host.connections:
-    server.setblocking(False)
-    with pytest.raises(BlockingIOError):
-      server.accept()
+def test_nothing_is_left_and_nobody_was_reached(outcomes, host):
+  assert outcomes[1] == [[]] * PROCESSES
+  assert _accepted(host) == 0
 
 
 def test_limits_are_what_ends_the_endless(outcomes):
-  _, found, _, _ = outcomes
   names = ["memory", "spin", "spin_in_c", "catch_everything", "output"]
   for name in [*names, "power", "one_allocation"]:
-    assert found[name].error == tool_lib.ToolErrorKind.LIMIT, name
+    assert outcomes[0][name]["error"] == tool_lib.ToolErrorKind.LIMIT, name
 
 
-@pytest.mark.parametrize(
-  "attempt",
-  [attempt for attempt in ATTEMPTS if attempt.control],
-  ids=lambda attempt: attempt.name,
-)
-def test_the_attempts_work_without_a_sandbox(host, attempt):
-  """Otherwise it would be easy to hold them."""
-  done = subprocess.run(
-    [sys.executable, "-c", host.fill(attempt.code)],
-    capture_output=True,
-    text=True,
-    cwd=host.secret.parent,
-  )
-  host.secret.write_text(VALUE)
-  for server in host.connections:  # what this program connected
+def test_who_kills_its_parent_kills_nobody(outcomes):
+  """A jail that it had ended could not say that it escaped."""
+  assert outcomes[0]["kill_parent"]["shown"] == "held"
+
+
+def _accepted(host) -> int:
+  """How many connections wait at the host's servers."""
+  count = 0
+  for server in host.connections:
     server.setblocking(False)
-    try:
+    with contextlib.suppress(BlockingIOError):
       while True:
         server.accept()[0].close()
-    except BlockingIOError:
-      pass
+        count += 1
+  return count
+
+
+@pytest.fixture
+def free(host):
+  """Runs an attempt in plain CPython; what it did is undone."""
+  inherited = os.open(os.devnull, os.O_RDWR)
+
+  def run(name: str) -> subprocess.CompletedProcess:
+    (code,) = (a.code for a in ATTEMPTS if a.name == name)
+    return subprocess.run(
+      # It may end its parent, which is a shell that waits for it.
+      ["/bin/sh", "-c", '"$@"; true', "sh", sys.executable, "-c"]
+      + [host.fill(code)],
+      capture_output=True,
+      text=True,
+      cwd=host.secret.parent,
+      pass_fds=(inherited,),
+      timeout=60,
+    )
+
+  before = set(os.listdir(host.secret.parent))
+  yield run
+  os.close(inherited)
+  host.secret.write_text(VALUE)
+  host.secret.chmod(0o600)
+  _accepted(host)
+  for name in set(os.listdir(host.secret.parent)) - before:
+    (host.secret.parent / name).unlink()
+  pathlib.Path("/dev/shm/escaped").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("name", sorted(controls.PRINTS))
+def test_it_gets_out_of_plain_python(free, name):
+  """Otherwise it would be easy to hold."""
+  done = free(name)
   assert "ESCAPED" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(controls.DEPENDS))
+def test_it_gets_out_of_plain_python_on_some_machines(free, name):
+  if "ESCAPED" not in free(name).stdout:
+    pytest.skip("not on this machine")
+
+
+def test_others_leave_something_behind(free, host):
+  for name in controls.CHANGES_FILES:
+    before = host.digest()
+    free(name)
+    assert host.digest() != before, name
+  for name in controls.CONNECTS:
+    assert _accepted(host) == 0
+    free(name)
+    assert _accepted(host), name
+
+
+@pytest.mark.parametrize("name", sorted(controls.ENDS))
+def test_others_only_end(free, name):
+  assert "ESCAPED" not in free(name).stdout
+
+
+def test_a_process_that_is_left_is_seen():
+  """One that has no parent any more."""
+  programs = {a.name: a.code for a in ATTEMPTS}
+  programs = {name: programs[name] for name in controls.LEAVES_A_PROCESS}
+  results = _results(_start("none", programs | {"nothing": ""}))
+  for name in controls.LEAVES_A_PROCESS:
+    (line,) = results[name]["left"]
+    assert "fork" in line
+  assert results["nothing"]["left"] == results[""]["left"] == []
+
+
+def test_the_endless_do_not_end_without_a_limit(host):
+  running = {}
+  try:
+    for attempt in ATTEMPTS:
+      if attempt.name in controls.ENDLESS:
+        code = f"print('begun', flush=True)\n{host.fill(attempt.code)}"
+        running[attempt.name] = subprocess.Popen(
+          [sys.executable, "-c", code],
+          stdin=subprocess.DEVNULL,
+          stdout=subprocess.PIPE,
+          stderr=subprocess.STDOUT,
+        )
+    for name, process in running.items():
+      assert process.stdout.readline() == b"begun\n", name
+    time.sleep(LIMIT_S + 1.0)
+    assert [n for n, p in running.items() if p.poll() is not None] == []
+  finally:
+    for process in running.values():
+      process.kill()
+      process.communicate()

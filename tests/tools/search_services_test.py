@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-import urllib.parse
 
 import local_server
 import numpy as np
 import pytest
+import search_fakes
 
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
@@ -37,26 +37,8 @@ def _google(backend, url, top_k=3):
   return google_search.GoogleSearch(service, top_k=top_k)
 
 
-def _query(handler):
-  return dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(handler.path).query))
-
-
-def _wiki(handler):
-  query = _query(handler)
-  if query.get("list") == "search":
-    found = [{"pageid": 7}, {"pageid": 8}] if "kip" in query["srsearch"] else []
-    handler.send_json({"query": {"search": found}})
-  else:
-    page = query["pageids"]
-    filler = "Rivers and hills. " * 300
-    text = filler + "The currency is the kip." if page == "7" else filler
-    handler.send_json(
-      {"query": {"pages": [{"title": f"Page {page}", "extract": text}]}}
-    )
-
-
 def test_wikipedia_over_the_api_finds_the_passage_in_a_long_page():
-  with local_server.serving(_wiki) as server:
+  with local_server.serving(search_fakes.wiki) as server:
     source = mediawiki.MediaWikiSearch(
       server.url + "/w/api.php", passages.LexicalRanker()
     )
@@ -114,11 +96,8 @@ def test_services_that_fail_are_host_errors(monkeypatch, backend, answer):
 def test_google_programmable_search(monkeypatch):
   monkeypatch.setenv("GOOGLE_API_KEY", "the-key")
   monkeypatch.setenv("GOOGLE_SEARCH_ENGINE_ID", "the-engine")
-  items = [
-    {"title": "Laos", "link": "https://a.example/", "snippet": "A\ncountry."},
-    {"title": "Kip", "link": "https://b.example/"},
-  ]
-  with local_server.serving(lambda h: h.send_json({"items": items})) as server:
+  answer = search_fakes.GOOGLE["programmable_search"]
+  with local_server.serving(lambda h: h.send_json(answer)) as server:
     result = _execute(_google("programmable_search", server.url), query="Laos")
     assert result.output.splitlines() == [
       "[1] Laos (https://a.example/): A country.",
@@ -131,25 +110,7 @@ def test_google_programmable_search(monkeypatch):
 
 def test_gemini_grounding_cites_its_sources(monkeypatch):
   monkeypatch.setenv("GOOGLE_API_KEY", "the-key")
-  text = "\u00c9: the kip."
-  answer = {
-    "candidates": [
-      {
-        "content": {"parts": [{"text": text}]},
-        "groundingMetadata": {
-          "groundingChunks": [
-            {"web": {"uri": "https://a.example/", "title": "a"}}
-          ],
-          "groundingSupports": [
-            {
-              "segment": {"endIndex": len(text.encode())},
-              "groundingChunkIndices": [0, 7],
-            }
-          ],
-        },
-      }
-    ]
-  }
+  answer = search_fakes.GOOGLE["gemini"]
   with local_server.serving(lambda h: h.send_json(answer)) as server:
     result = _execute(_google("gemini", server.url), query="Laos?")
     assert result.output.splitlines() == [
@@ -162,10 +123,8 @@ def test_gemini_grounding_cites_its_sources(monkeypatch):
 
 
 def test_searxng():
-  found = [{"title": "T", "url": "https://a.example/", "content": None}] * 9
-  with local_server.serving(
-    lambda h: h.send_json({"results": found})
-  ) as server:
+  answer = search_fakes.GOOGLE["searxng"]
+  with local_server.serving(lambda h: h.send_json(answer)) as server:
     result = _execute(_google("searxng", server.url, top_k=2), query="a b")
     assert len(result.output.splitlines()) == 2
     assert server.requests[0][1] == "/search?q=a+b&format=json"
@@ -173,7 +132,7 @@ def test_searxng():
 
 def test_a_retrieve_endpoint(monkeypatch):
   monkeypatch.setenv("RETRIEVER_TOKEN", "the-token")
-  document = {"id": "1", "contents": '"Laos"\nA country.'}
+  document = search_fakes.DOCUMENT
   answers = [
     {"result": [[{"document": document, "score": 1.5}]]},
     {"result": [[document]]},
@@ -200,20 +159,12 @@ def test_missing_keys_and_addresses_are_refused_at_once(monkeypatch):
       _google(backend, "")
 
 
-def _embedding(handler):
-  """Vectors that count the letters k and l."""
-  body = json.loads(handler.server.requests[-1][2])
-  rows = [[t.count("k"), t.count("l"), 1.0] for t in body["input"]]
-  data = [{"index": i, "embedding": row} for i, row in enumerate(rows)]
-  handler.send_json({"data": data[::-1]})
-
-
 def test_a_dense_index_is_searched_with_the_endpoint(tmp_path):
   texts = {"1": "kkkk", "2": "llll", "3": "klkl"}
   found = [
     bm25_index.Passage(id=i, title=f"T{i}", text=t) for i, t in texts.items()
   ]
-  with local_server.serving(_embedding) as server:
+  with local_server.serving(search_fakes.embedding) as server:
     embedder = embeddings.Embedder(server.url + "/v1", "m")
     asyncio.run(dense_index.build(found, embedder, tmp_path / "index"))
     index = search_index.open_index(tmp_path / "index", embedder)

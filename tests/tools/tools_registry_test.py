@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from agentflow_jax.agent import arguments as arguments_lib
+from agentflow_jax.agent import commands
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import engine as engine_lib
 from agentflow_jax.core import errors
@@ -172,23 +174,34 @@ def test_only_a_sandbox_that_is_used_is_tried(monkeypatch, enabled):
 
 
 def test_every_spec_is_complete_and_names_do_not_collide(tmp_path):
-  toolbox = registry.build(config_lib.ToolsConfig(), _resources(tmp_path))
+  config = config_lib.ToolsConfig(
+    enabled=tuple(registry.ROWS),
+    google_backend="retrieve",
+    google_url="http://127.0.0.1:9/",
+  )
+  toolbox = registry.build(config, _resources(tmp_path))
+  assert len(toolbox) == len(registry.ROWS)
   names = []
-  for name, tool in toolbox.items():
+  for row, (name, tool) in zip(registry.ROWS, toolbox.items(), strict=True):
     spec = tool.spec
     assert spec.name == name
+    assert row in spec.aliases
     names += [spec.name, *spec.aliases]
     assert spec.description and spec.output and spec.limitations
-    assert spec.best_practices
+    assert spec.best_practices and spec.demos
     assert spec.inputs["type"] == "object"
-    assert spec.inputs["required"] == ["query"]
+    fields = spec.inputs["properties"]
+    assert spec.inputs["required"] == list(fields)
+    assert list(fields) == ["query", *(["url"] if row == "web_search" else [])]
     assert spec.inputs["additionalProperties"] is False
-    assert spec.inputs["properties"]["query"]["type"] == "string"
+    for field in fields.values():
+      assert field["type"] == "string" and field["description"]
     for command, description in spec.demos:
       assert command.startswith('execution = tool.execute(query="')
       assert command.endswith('")') and description
+      (call,) = commands.parse_command(command)
+      assert arguments_lib.validate_arguments(call, spec) is None
   assert len({name.lower().replace("_", "") for name in names}) == len(names)
-  assert set(config_lib.ToolsConfig().enabled) <= set(names)
 
 
 def test_the_packages_work_without_jax():

@@ -2,12 +2,14 @@
 
 import asyncio
 import ipaddress
+import socket
+import threading
 
 import local_server
 import pytest
 
 from agentflow_jax.core import errors
-from agentflow_jax.tools import fetching, url_guard
+from agentflow_jax.tools import call_threads, fetching, url_guard
 
 PUBLIC = "93.184.215.14"
 
@@ -220,6 +222,45 @@ def test_only_the_allowed_pair_is_reachable():
       with pytest.raises(url_guard.RefusedUrlError):
         asyncio.run(fetcher.get(url))
     assert closed_one.requests == []
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+  """The system's resolver hangs; a list of the look-ups that came back."""
+  release, returned = threading.Event(), []
+
+  def getaddrinfo(host, *unused, **also_unused):
+    release.wait(20)  # what holds up asyncio.run makes the test slow, not hang
+    returned.append(host)
+    raise socket.gaierror(socket.EAI_AGAIN, "nobody answers")
+
+  monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+  monkeypatch.setattr(
+    url_guard, "_LOOKUPS", call_threads.CallThreads("lookup", max_running=2)
+  )
+  yield returned
+  release.set()
+
+
+def test_a_look_up_that_hangs_is_cut_and_holds_up_nothing(hanging):
+  fetcher = fetching.Fetcher(url_guard.Guard(), timeout_s=0.2)
+  with pytest.raises(fetching.FetchError, match=r"within 0\.2 s"):
+    asyncio.run(fetcher.get("http://hang.example/"))
+  assert hanging == []  # asyncio.run did not wait for it either
+
+
+def test_look_ups_that_hang_are_limited(hanging):
+  fetcher = fetching.Fetcher(url_guard.Guard(), timeout_s=0.1)
+  for _ in range(2):
+    with pytest.raises(fetching.FetchError, match="within"):
+      asyncio.run(fetcher.get("http://hang.example/"))
+  with pytest.raises(errors.ToolHostError, match="2 calls have not returned"):
+    asyncio.run(fetcher.get("http://hang.example/"))
+  assert hanging == []
+
+
+def test_the_systems_resolver_is_asked():
+  assert "127.0.0.1" in asyncio.run(url_guard.resolve("localhost", 80))
 
 
 def test_proxies_of_the_environment_are_not_used(monkeypatch):

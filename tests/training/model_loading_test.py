@@ -71,6 +71,20 @@ def test_a_model_comes_back(model_dir, tokenizer):
   assert model.tokenizer.eos_ids == tokenizer.eos_ids
 
 
+def test_the_identity_tells_weights_apart_on_any_mesh(
+  model_dir, tokenizer, tmp_path
+):
+  model = model_loading.load_model(model_dir)
+  mesh = sharding_lib.make_mesh(2, 2, 2)
+  split = model_loading.load_model(model_dir, mesh=mesh)
+  assert model.identity() == split.identity()
+  assert model.identity().startswith("weights ")
+  other = tiny_model.tiny_params(_ARCH, 9)
+  model_loading.save_model(tmp_path / "other", _ARCH, other, tokenizer)
+  found = model_loading.load_model(tmp_path / "other")
+  assert found.identity() != model.identity()
+
+
 def test_types_and_remat_are_the_callers(model_dir):
   model = model_loading.load_model(
     model_dir, dtype="bfloat16", param_dtype="bfloat16", remat="block"
@@ -112,6 +126,8 @@ def test_a_run_gives_its_best_else_its_latest(
 ):
   model = model_loading.load_model(_run_dir(tmp_path, tokenizer, accuracies))
   _same(model.params, tiny_model.tiny_params(_ARCH, wanted))
+  assert model.step == wanted
+  assert model.identity().startswith(f"step {wanted}, weights ")
   assert model.tokenizer.encode("Laos") == tokenizer.encode("Laos")
 
 

@@ -22,6 +22,9 @@ SCRIPTS = ("report.js",)
 VIEWER_SCRIPTS = (*SCRIPTS, "viewer.js")
 # The id and the title of the viewer's section.
 VIEWER_SECTION = ("trajectories", "Trajectories")
+_JSON = json.JSONEncoder(
+  ensure_ascii=False, allow_nan=False, separators=(",", ":")
+)
 
 
 def document(
@@ -58,16 +61,20 @@ def document(
 
 
 def data_block(name: str, value: Any) -> markup.Html:
-  """`value` as JSON that a script of the page finds by the id `name`.
+  """`value` as JSON that a script of the page finds by the id `name`."""
+  text = markup.Html(data_text(value))
+  return tag("script", text, type_="application/json", id=name)
+
+
+def data_text(value: Any) -> str:
+  """`value` as a data block holds it.
 
   No "<" is left in it, so nothing inside can end the block or begin another.
   """
-  text = json.dumps(
-    value, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-  )
+  text = _JSON.encode(value)
   for character in "<>&\u2028\u2029":
     text = text.replace(character, f"\\u{ord(character):04x}")
-  return tag("script", markup.Html(text), type_="application/json", id=name)
+  return text
 
 
 def _policy(style: str, scripts: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from agentflow_jax.core import errors
 from agentflow_jax.evaluation.report import (
   comparison,
+  markup,
   page,
   recordings,
   report,
@@ -44,15 +45,20 @@ def write_runs(
   for source, run in zip(sources, runs, strict=True):
     _check_not_empty(source, run)
   labels = _labels(sources)
-  viewer = None
-  if max_trajectories:
-    viewer = viewer_lib.viewer(runs, sources, labels, max_trajectories)
   target = pathlib.Path(out) if out is not None else sources[0] / report.NAME
-  if len(runs) == 1:
+
+  def render(viewer: markup.Html | None) -> str:
+    if len(runs) > 1:
+      return comparison.render(runs, labels, viewer)
     beside = _beside(target, sources[0])
-    text = page.render(runs[0], link_config=beside, viewer=viewer)
-  else:
-    text = comparison.render(runs, labels, viewer)
+    return page.render(runs[0], link_config=beside, viewer=viewer)
+
+  text = render(None)
+  if max_trajectories:
+    left = viewer_lib.MAX_BYTES - len(text.encode())
+    text = render(
+      viewer_lib.viewer(runs, sources, labels, max_trajectories, left)
+    )
   return report.write(target, text)
 
 

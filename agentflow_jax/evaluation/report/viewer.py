@@ -13,14 +13,19 @@ from agentflow_jax.evaluation.report import (
   recordings,
   run_data,
   viewer_data,
+  viewer_texts,
 )
 from agentflow_jax.hf import tokenizer as tokenizer_lib
 
 tag = markup.tag
 
-# Of the JSON in the page.
+# Of the whole page.
 MAX_BYTES = 20 * 10**6
+# Of it for the section around the data, its notes, style and script.
+_SHELL_BYTES = 128 * 1024
+_MAX_NOTES = 20
 _DATA_ID = "trajectory-data"
+_LIMIT = f"a page holds {MAX_BYTES // 10**6} MB"
 _ADVANTAGES = (
   "Advantages are not recorded: they are computed again from the rewards of "
   "each recorded group."
@@ -43,8 +48,17 @@ def viewer(
   run_dirs: Sequence[pathlib.Path],
   labels: Sequence[str],
   max_trajectories: int,
+  max_bytes: int,
 ) -> markup.Html:
-  """The section with at most `max_trajectories` of the runs' recordings."""
+  """The section with the runs' recordings.
+
+  Args:
+    runs: what the run directories hold besides.
+    run_dirs: where the recordings are.
+    labels: what the runs are called.
+    max_trajectories: at most so many of all runs together.
+    max_bytes: by which the section may lengthen the page, as UTF-8.
+  """
   notes = recordings.Notes()
   files = recordings.find(run_dirs, notes)
   learners = [
@@ -55,15 +69,12 @@ def viewer(
     recordings.take(files, learners, max_trajectories, notes),
     labels,
     [_decoder(run_dir) for run_dir in run_dirs],
-    MAX_BYTES,
+    max_bytes - _SHELL_BYTES,
   )
   total = sum(file.lines for file in files)
   has_training = any(file.split == recordings.TRAINING for file in files)
   if not data.shown:
-    return _section(
-      tag("p", "No readable trajectory was recorded.", class_="missing card"),
-      _notes(notes),
-    )
+    return _section(_nothing(data), _notes(notes))
   return _section(
     tag("p", _amount(data, total), class_="note", id="viewer-amount"),
     tag("p", _ADVANTAGES, class_="note") if has_training else None,
@@ -72,24 +83,7 @@ def viewer(
       "noscript",
       tag("p", "The viewer needs JavaScript.", class_="missing card"),
     ),
-    tag(
-      "div",
-      _form(len(runs)),
-      tag(
-        "div",
-        tag("div", _list(), class_="viewer-side"),
-        tag(
-          "article",
-          id="viewer-one",
-          class_="card",
-          tabindex="-1",
-          aria_label="The chosen trajectory",
-        ),
-        class_="viewer-parts",
-      ),
-      id="viewer",
-      hidden=True,
-    ),
+    _parts(len(runs)),
     document.data_block(_DATA_ID, data.value),
   )
 
@@ -105,18 +99,51 @@ def _section(*content: markup.Child) -> markup.Html:
   )
 
 
+def _nothing(data: viewer_data.ViewerData) -> markup.Html:
+  """Why there is no trajectory."""
+  sentence = "No readable trajectory was recorded."
+  if not data.full:
+    sentence = f"No recorded trajectory fits: {_LIMIT}."
+  return tag("p", sentence, class_="missing card")
+
+
+def _parts(runs: int) -> markup.Html:
+  """What the script fills and shows."""
+  return tag(
+    "div",
+    _form(runs),
+    tag(
+      "div",
+      tag("div", _list(), class_="viewer-side"),
+      tag(
+        "article",
+        id="viewer-one",
+        class_="card",
+        tabindex="-1",
+        aria_label="The chosen trajectory",
+      ),
+      class_="viewer-parts",
+    ),
+    id="viewer",
+    hidden=True,
+  )
+
+
 def _amount(data: viewer_data.ViewerData, total: int) -> str:
   """What is here of what was recorded, and why not more."""
   if data.shown == total:
     return f"Recorded trajectories: {total:,}, all of them here."
   said = f"Showing {data.shown:,} of {total:,} recorded trajectories"
   if not data.full:
-    return f"{said}: a page holds {MAX_BYTES // 10**6} MB of them."
+    return f"{said}: {_LIMIT}."
   return f"{said}, spread over the run; --max_trajectories=N shows more."
 
 
 def _notes(notes: recordings.Notes) -> list[markup.Html]:
-  return [tag("p", line, class_="note") for line in notes.lines]
+  lines = notes.lines[:_MAX_NOTES]
+  if len(notes.lines) > _MAX_NOTES:
+    lines.append(f"Not shown: {len(notes.lines) - _MAX_NOTES} more such notes.")
+  return [tag("p", line, class_="note") for line in lines]
 
 
 def _form(runs: int) -> markup.Html:
@@ -163,14 +190,14 @@ def _list() -> list[markup.Html]:
     tag("ol", id="viewer-list"),
     tag(
       "p",
-      "Keys: ↑ ↓ one on, ← → a page on, Enter to the trajectory, / to the "
-      "text field.",
+      "Keys: ↑ ↓ one on, ← → a page on, Home and End to the first and last, "
+      "Enter to the trajectory, Escape back to the list, / to the text field.",
       class_="note",
     ),
   ]
 
 
-def _decoder(run_dir: pathlib.Path) -> viewer_data.Decode | None:
+def _decoder(run_dir: pathlib.Path) -> viewer_texts.Decode | None:
   """Id -> text with the run's tokenizer; None if it has none we can read."""
   for name in _TOKENIZERS:
     try:

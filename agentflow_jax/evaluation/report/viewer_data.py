@@ -1,32 +1,26 @@
 """Recorded trajectories -> the compact JSON that the viewer's script reads.
 
-Prompts are most of a recording, and they share their beginnings: within an
-episode, within a group, over a run. So a text is a path in a tree of lines,
-and a trajectory holds the number of its last node. 0 is the empty text; node
-n > 0 is the line `lines[nodes[2n-1]]` after the text `nodes[2n-2]`.
-
-Every text passes `printable.spell_out`, so what would hide or reorder others
-is spelled out; the page only ever shows it as text.
-
-Knows nothing of HTML.
+A text is a number, as viewer_texts.py explains. Token ids stay ids, and a table
+says what they stand for. Trajectories are added whole until the page is full;
+one that is alone too large for it is passed over.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from agentflow_jax.core import printable
-from agentflow_jax.evaluation.report import pairs, recordings, run_data
+from agentflow_jax.evaluation.report import (
+  pairs,
+  recordings,
+  run_data,
+  viewer_texts,
+)
 
-# Characters of a text and token ids of a prompt or completion that are kept.
-MAX_CHARS, MAX_IDS = 20_000, 4096
-_TAIL = 5_000
+# Token ids of a prompt or completion that are kept.
+MAX_IDS = 4096
 _MAX_TURNS, _MAX_CALLS = 40, 20
 _IDS_PER_LINE = 16
-
-# Id -> the text it stands for; one function per run, None without a tokenizer.
-Decode = Callable[[int], str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +35,7 @@ class ViewerData:
 def build(
   recorded: Iterable[recordings.Recorded],
   run_names: Sequence[str],
-  decoders: Sequence[Decode | None],
+  decoders: Sequence[viewer_texts.Decode | None],
   max_bytes: int,
 ) -> ViewerData:
   """Trajectories until there are no more or the page gets too large.
@@ -50,77 +44,34 @@ def build(
     recorded: in any order; shown by run, evaluation first, and step.
     run_names: by index of the run.
     decoders: by index of the run.
-    max_bytes: about, of the JSON.
+    max_bytes: of the JSON as the page holds it.
   """
-  texts, pieces = _Texts(), _Pieces(decoders)
+  texts, pieces = viewer_texts.Texts(), viewer_texts.Pieces(decoders)
   made: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-  size, full = 0, True
-  for one in recorded:
-    item = _item(one, texts, pieces)
-    size += len(json.dumps(item, separators=(",", ":")))
-    if made and size + texts.size + pieces.size > max_bytes:
-      full = False
-      break
-    made.append((_place(one), item))
-  made.sort(key=lambda pair: pair[0])
-  value = {
+  value: dict[str, Any] = {
     "runs": list(map(printable.spell_out, run_names)),
     "lines": texts.lines,
     "nodes": texts.nodes,
     "pieces": pieces.tables,
-    "items": [item for _, item in made],
+    "items": [],
   }
+  size, full = viewer_texts.bytes_in_page(value), True
+  for one in recorded:
+    before = texts.mark(), pieces.mark()
+    item = _item(one, texts, pieces)
+    item_size = viewer_texts.bytes_in_page(item) + 1
+    if size + item_size + texts.size + pieces.size > max_bytes:
+      full = False
+      texts.undo(before[0])
+      pieces.undo(before[1])
+      if made:
+        break
+      continue  # alone too large for the page
+    size += item_size
+    made.append((_place(one), item))
+  made.sort(key=lambda pair: pair[0])
+  value["items"] = [item for _, item in made]
   return ViewerData(value=value, shown=len(made), full=full)
-
-
-class _Texts:
-  """The tree of lines; see the module's docstring."""
-
-  def __init__(self):
-    self.lines: list[str] = []
-    self.nodes: list[int] = []
-    self.size = 0
-    self._line_numbers: dict[str, int] = {}
-    self._node_numbers: dict[tuple[int, int], int] = {}
-
-  def add(self, text: str) -> int:
-    """The node of a text."""
-    if not text:
-      return 0
-    node = 0
-    for line in printable.spell_out(_cut(text)).split("\n"):
-      number = self._line_numbers.get(line)
-      if number is None:
-        number = self._line_numbers[line] = len(self.lines)
-        self.lines.append(line)
-        self.size += len(line.encode("utf-8", "replace")) + 3
-      key = (node, number)
-      known = self._node_numbers.get(key)
-      if known is None:
-        self.nodes += key
-        known = self._node_numbers[key] = len(self.nodes) // 2
-        self.size += len(str(node)) + len(str(number)) + 2
-      node = known
-    return node
-
-
-class _Pieces:
-  """What the token ids of each run stand for, as far as they occur."""
-
-  def __init__(self, decoders: Sequence[Decode | None]):
-    self._decoders = decoders
-    self.tables: list[dict[str, str]] = [{} for _ in decoders]
-    self.size = 0
-
-  def note(self, run: int, ids: Iterable[int]) -> None:
-    decode, table = self._decoders[run], self.tables[run]
-    if decode is None:
-      return
-    for token in ids:
-      if str(token) not in table:
-        piece = printable.spell_out(decode(token))
-        table[str(token)] = piece
-        self.size += len(piece.encode("utf-8", "replace")) + 12
 
 
 def _place(one: recordings.Recorded) -> tuple[Any, ...]:
@@ -130,7 +81,9 @@ def _place(one: recordings.Recorded) -> tuple[Any, ...]:
 
 
 def _item(
-  one: recordings.Recorded, texts: _Texts, pieces: _Pieces
+  one: recordings.Recorded,
+  texts: viewer_texts.Texts,
+  pieces: viewer_texts.Pieces,
 ) -> dict[str, Any]:
   record, run = one.record, one.file.run
   task = run_data.mapping(record.get("task"))
@@ -140,7 +93,7 @@ def _item(
     {
       "run": run,
       "split": one.file.split,
-      "when": one.file.when,
+      "when": printable.spell_out(one.file.when),
       "step": run_data.number(record.get("step")),
       "id": text(task.get("id")),
       "question": text(task.get("question")),
@@ -173,7 +126,10 @@ def _item(
 
 
 def _turn(
-  turn: run_data.Record, run: int, texts: _Texts, pieces: _Pieces
+  turn: run_data.Record,
+  run: int,
+  texts: viewer_texts.Texts,
+  pieces: viewer_texts.Pieces,
 ) -> dict[str, Any]:
   text = _adder(texts)
   decision = run_data.mapping(turn.get("decision"))
@@ -215,7 +171,7 @@ def _turn(
 
 
 def _modules(
-  calls: Any, run: int, texts: _Texts, pieces: _Pieces
+  calls: Any, run: int, texts: viewer_texts.Texts, pieces: viewer_texts.Pieces
 ) -> list[dict[str, Any]]:
   """What each module was asked and wrote; ids and logprobs where sampled."""
   text, made = _adder(texts), []
@@ -249,7 +205,7 @@ def _modules(
   return made
 
 
-def _adder(texts: _Texts) -> Callable[[Any], int]:
+def _adder(texts: viewer_texts.Texts) -> Callable[[Any], int]:
   return lambda value: texts.add(run_data.string(value))
 
 
@@ -286,14 +242,6 @@ def _rounded(value: Any) -> float | None:
   """Four digits are more than a reader compares."""
   known = run_data.number(value)
   return None if known is None else float(f"{known:.4g}")
-
-
-def _cut(text: str) -> str:
-  if len(text) <= MAX_CHARS:
-    return text
-  head = MAX_CHARS - _TAIL
-  left = len(text) - MAX_CHARS
-  return f"{text[:head]}\n[… {left:,} more characters …]\n{text[-_TAIL:]}"
 
 
 def _without_nothing(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Rows -> tasks, with every bad row counted, placed and kept.
 
 Flow: raw row -> format -> task, or a `BadRow` with "FILE:LINE" and a reason.
+A row that needs a file beside it is neither: it is left out and counted.
 More than 1 % bad rows (or no good one) refuse the whole source: then the
 columns are not what was thought, or the file is not what it says.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from agentflow_jax.core import errors
 from agentflow_jax.core import task as task_lib
@@ -34,6 +35,8 @@ class Checked:
 
   tasks: Sequence[task_lib.Task]
   bad: Sequence[BadRow]
+  places: Mapping[str, str]  # "FILE:LINE" by task id
+  attachments: int = 0  # rows left out, because they need a file
 
 
 def check(
@@ -53,11 +56,15 @@ def check(
   tasks: dict[str, task_lib.Task] = {}
   places: dict[str, str] = {}
   bad: list[BadRow] = []
+  attachments = 0
   for row in rows:
     try:
       task = _task(row, read, name)
       if task.id in tasks:
         raise ValueError(f"the id {task.id!r} is at {places[task.id]} already")
+    except formats.NeedsAttachmentError:
+      attachments += 1
+      continue
     except ValueError as error:
       bad.append(BadRow(place=row.place, reason=str(error)))
       continue
@@ -70,7 +77,21 @@ def check(
       f"{len(bad)} of {total} rows are bad, at most {MAX_BAD_SHARE:.0%} may "
       f"be: {shown or 'there are no rows'}"
     )
-  return Checked(tasks=list(tasks.values()), bad=bad)
+  return Checked(
+    tasks=list(tasks.values()),
+    bad=bad,
+    places=places,
+    attachments=attachments,
+  )
+
+
+def attachments_note(count: int) -> str:
+  """How reports say which questions are not there, or ""."""
+  if not count:
+    return ""
+  rows = "row needs" if count == 1 else "rows need"
+  left_out = "is" if count == 1 else "are"
+  return f"{count} {rows} an attachment and {left_out} left out"
 
 
 def _task(

@@ -36,15 +36,15 @@ def text(row: Row, *names: str) -> str:
 
 
 def answers(row: Row, *names: str) -> tuple[str, ...]:
-  """A text, a number, a list of them, or a list written as JSON text."""
+  """A text, a number, a list of them, or a list of texts as JSON text.
+
+  "[-3,2]" is one answer, an interval.
+  """
   name = _present(row, names)
   value = row[name]
-  if isinstance(value, str) and value.strip().startswith("["):
-    try:
-      parsed = json.loads(value)
-    except ValueError:
-      parsed = None
-    value = parsed if isinstance(parsed, list) and parsed else value
+  parsed = _listed(value)
+  if isinstance(parsed, list) and all(isinstance(x, str) for x in parsed):
+    value = parsed
   values = value if isinstance(value, list | tuple) else [value]
   found = tuple(dict.fromkeys(scalar(item, name) for item in values))
   if not found:
@@ -67,9 +67,12 @@ def scalar(value: Any, name: str) -> str:
 
 
 def options(row: Row, *names: str) -> tuple[str, ...]:
-  """Texts of the options without their letters, A first."""
+  """Texts of the options without their letters, A first.
+
+  A list, one written as JSON text, or a mapping from letters.
+  """
   name = _present(row, names)
-  value = row[name]
+  value = _listed(row[name])
   if isinstance(value, Mapping):
     value = [value[key] for key in sorted(value) if value[key] is not None]
   if not isinstance(value, list | tuple) or len(value) < 2:
@@ -122,6 +125,17 @@ def boxed(solution: str) -> str:
       if depth == 0 and solution[begin:end].strip():
         return solution[begin:end].strip()
   raise ValueError("the solution has no \\boxed answer")
+
+
+def _listed(value: Any) -> Any:
+  """The list that a text is the JSON of; else the value itself."""
+  if not isinstance(value, str) or not value.strip().startswith("["):
+    return value
+  try:
+    parsed = json.loads(value)
+  except (ValueError, RecursionError):
+    return value
+  return parsed if isinstance(parsed, list) and parsed else value
 
 
 def _present(row: Row, names: tuple[str, ...]) -> str:

@@ -15,13 +15,20 @@ from typing import Any
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.tasks.datasets import evidence, fields
 
-_IDS = ("id", "_id", "question_id", "qid", "task_id", "pid", "idx")
+_IDS = (
+  *("id", "_id", "question_id", "qid", "task_id", "pid", "idx"),
+  *("ID", "Record ID"),
+)
 _QUESTION = ("question", "query", "Question", "problem", "Problem", "prompt")
 _ANSWERS = ("answers", "answer", "golden_answers", "Answer", "result")
 _DIGEST_BYTES = 8
 
 # row, dataset name -> task; ValueError for a bad row.
 Format = Callable[[fields.Row, str], task_lib.Task]
+
+
+class NeedsAttachmentError(ValueError):
+  """A question about a file, which no tool can open; the row is not bad."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +159,14 @@ def _game24(row: fields.Row, name: str) -> task_lib.Task:
   answers = (" ".join(map(str, values)),)
   if listed is not None:
     answers = fields.answers({"answer": listed}, "answer")
-  return _task(row, name, question=question, answers=answers, scorer="game24")
+  return _task(
+    row,
+    name,
+    question=question,
+    answers=answers,
+    scorer="game24",
+    ids=(*_IDS, "Rank"),
+  )
 
 
 def _choice(row: fields.Row, name: str) -> task_lib.Task:
@@ -219,7 +233,7 @@ def answer_letter(answer: str, options: tuple[str, ...]) -> str:
 
 def _gaia(row: fields.Row, name: str) -> task_lib.Task:
   if row.get("file_name"):
-    raise ValueError("the question comes with a file, which no tool can open")
+    raise NeedsAttachmentError("the question comes with a file")
   level = row.get("Level", row.get("level", ""))
   return _task(
     row,

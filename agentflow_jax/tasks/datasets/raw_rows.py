@@ -1,4 +1,4 @@
-"""Rows of the files people have: JSONL, JSON, parquet, Hugging Face folders.
+"""Rows of files: JSONL, JSON, CSV, parquet, Hugging Face folders.
 
 Flow: a file or a folder -> its data files in the order of their names -> one
 `RawRow` per row, with its place. A row that can not be read is a row with a
@@ -7,7 +7,9 @@ or damaged is an error instead: nobody knows how many rows it lost.
 
 A folder may be what `datasets.save_to_disk` writes (`*.arrow`), a clone of a
 Hugging Face dataset repository (`data/train-00000-of-00002.parquet`), or any
-folder of JSONL files. If it has several splits, one must be named.
+folder of JSONL or CSV files. If it has several splits, one must be named.
+Where a folder has a `metadata.jsonl` (or .csv, .parquet), the files beside it
+are what its rows speak of.
 """
 
 import gzip
@@ -19,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from agentflow_jax.core import errors
+from agentflow_jax.tasks.datasets import csv_rows
 
 MAX_ROW_BYTES = 2**20
 
@@ -26,13 +29,16 @@ _JSONL = (".jsonl", ".jsonl.gz", ".ndjson")
 _JSON = (".json", ".json.gz")
 _PARQUET = (".parquet",)
 _ARROW = (".arrow",)
-_SUFFIXES = _JSONL + _JSON + _PARQUET + _ARROW
+_SUFFIXES = _JSONL + _JSON + csv_rows.SUFFIXES + _PARQUET + _ARROW
 # What WikiExtractor --json writes: JSONL without a suffix.
 _WIKI_EXTRACT = re.compile(r"wiki_[0-9]+")
 # JSON files beside the data that are no data.
 _METADATA = ("dataset_info.json", "state.json", "dataset_dict.json")
+_TABLES_OF_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _SPLITS = ("train", "validation", "valid", "dev", "test")
 _BATCH_ROWS = 1000
+# What `surrogateescape` makes of a byte that is no UTF-8.
+_LOST_BYTE = re.compile("[\udc80-\udcff]")
 
 
 class RawRow:
@@ -83,6 +89,7 @@ def data_files(source: pathlib.Path, split: str = "") -> list[pathlib.Path]:
     for path in source.rglob("*")
     if path.is_file() and _is_data(path) and path.name not in _METADATA
   )
+  found = _without_described(found)
   splits = {name for path in found if (name := _split_of(path, source))}
   if split:
     found = [path for path in found if _split_of(path, source) == split]
@@ -102,6 +109,14 @@ def _is_data(path: pathlib.Path) -> bool:
   )
 
 
+def _without_described(paths: list[pathlib.Path]) -> list[pathlib.Path]:
+  """Leaves out what lies beside a table of files, such as GAIA's."""
+  table_of: dict[pathlib.Path, pathlib.Path] = {}
+  for name in reversed(_TABLES_OF_FILES):
+    table_of |= {path.parent: path for path in paths if path.name == name}
+  return [path for path in paths if table_of.get(path.parent, path) == path]
+
+
 def _split_of(path: pathlib.Path, root: pathlib.Path) -> str:
   """The split a file belongs to by its name or a folder's, or ""."""
   for part in reversed(path.relative_to(root).parts):
@@ -117,7 +132,9 @@ def _read_file(path: pathlib.Path) -> Iterator[RawRow]:
     return
   opener: Any = gzip.open if path.suffix == ".gz" else open
   with opener(path, "rb") as file:
-    if path.name.endswith(_JSON) and _first_byte(file) == b"[":
+    if path.name.endswith(csv_rows.SUFFIXES):
+      yield from _read_csv(path, file)
+    elif path.name.endswith(_JSON) and _first_byte(file) == b"[":
       yield from _read_json_list(path, file)
     else:
       yield from _read_lines(path, file)
@@ -157,10 +174,23 @@ def _parse(place: str, line: bytes, *, cut_off: bool) -> RawRow:
   return RawRow(place, value)
 
 
-def _read_json_list(path: pathlib.Path, file: IO[bytes]) -> Iterator[RawRow]:
-  """A file that is one list: read whole, so it is right or wrong as a whole."""
+def _read_csv(path: pathlib.Path, file: IO[bytes]) -> Iterator[RawRow]:
+  tabs = path.name.removesuffix(".gz").endswith(".tsv")
   try:
-    rows = json.loads(file.read().decode("utf-8"))
+    for number, row, problem in csv_rows.read(
+      file, delimiter="\t" if tabs else ",", max_row_bytes=MAX_ROW_BYTES
+    ):
+      yield RawRow(f"{path}:{number}", row, problem)
+  except ValueError as error:
+    raise errors.UserError(f"{path}:1: {error}") from error
+
+
+def _read_json_list(path: pathlib.Path, file: IO[bytes]) -> Iterator[RawRow]:
+  """A file that is one list: its JSON is right or wrong as a whole."""
+  data = file.read()
+  try:
+    # Bytes that are not UTF-8 become surrogates, which no UTF-8 text has.
+    rows = json.loads(data.decode("utf-8", errors="surrogateescape"))
   except (ValueError, RecursionError) as error:
     raise errors.UserError(f"{path} is no JSON list: {error}") from error
   for number, row in enumerate(rows, start=1):
@@ -169,6 +199,8 @@ def _read_json_list(path: pathlib.Path, file: IO[bytes]) -> Iterator[RawRow]:
       yield RawRow(place, None, "not a JSON object")
     elif len(json.dumps(row)) > MAX_ROW_BYTES:
       yield RawRow(place, None, f"longer than {MAX_ROW_BYTES} bytes")
+    elif _LOST_BYTE.search(json.dumps(row, ensure_ascii=False)):
+      yield RawRow(place, None, "not UTF-8")
     else:
       yield RawRow(place, row)
 
@@ -184,10 +216,12 @@ def _read_table(path: pathlib.Path) -> Iterator[RawRow]:
       batches = pa.ipc.open_stream(pa.memory_map(str(path)))
     number = 0
     for batch in batches:
-      for row in batch.to_pylist():
+      for row in _rows_of_batch(batch):
         number += 1
         place = f"{path}:{number}"
-        if _bytes_of(row) > MAX_ROW_BYTES:
+        if isinstance(row, str):
+          yield RawRow(place, None, row)
+        elif _bytes_of(row) > MAX_ROW_BYTES:
           yield RawRow(place, None, f"longer than {MAX_ROW_BYTES} bytes")
         else:
           yield RawRow(place, row)
@@ -195,6 +229,21 @@ def _read_table(path: pathlib.Path) -> Iterator[RawRow]:
     raise errors.UserError(
       f"{path} is cut off, damaged or no table: {str(error)[:200]}"
     ) from error
+
+
+def _rows_of_batch(batch: Any) -> Iterator[dict[str, Any] | str]:
+  """Each row, or what is wrong with it."""
+  try:
+    yield from batch.to_pylist()
+    return
+  except UnicodeDecodeError:
+    pass  # one row's, which is found below
+  for index in range(len(batch)):
+    try:
+      (row,) = batch.slice(index, 1).to_pylist()
+    except UnicodeDecodeError as error:
+      row = f"not UTF-8: {error.reason}"
+    yield row
 
 
 def _bytes_of(value: Any) -> int:

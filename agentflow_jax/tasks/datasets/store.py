@@ -4,9 +4,11 @@ Layout: DATA_DIR/tasks/NAME/{task_dataset/NAME/VERSION/ (array_record),
 quarantine.jsonl, about.json}. Anyone can read the inner folder with
 `tfds.builder_from_directory`; we read it through `open_dataset`.
 
-Written beside its place and renamed when complete. Preparing the same tasks
-again changes nothing; other tasks under the same name are refused unless the
-user asks for it, because runs that go on would see other questions.
+Written beside its place and renamed when complete: questions, quarantine and
+counts are always of one preparation. Preparing the same file again changes
+nothing; the same questions with other bad rows, or from another file, are
+written anew. Other questions under the same name are refused unless the user
+asks for it, because runs that go on would see them.
 """
 
 import contextlib
@@ -64,14 +66,17 @@ def write(
     "source": source,
     "questions": len(checked.tasks),
     "quarantined": len(checked.bad),
+    "left_out": checking.attachments_note(checked.attachments),
     "scorers": sorted({task.scorer for task in checked.tasks}),
     "digest": _digest(checked.tasks),
   }
+  lines = [json.dumps(dataclasses.asdict(row)) for row in checked.bad]
+  quarantine = "".join(f"{line}\n" for line in lines)
   if target.exists():
     before = read_about(data_dir, name)
-    if before["digest"] == about["digest"]:
+    if before == about and _holds(target / _QUARANTINE, quarantine):
       return before
-    if not overwrite:
+    if before["digest"] != about["digest"] and not overwrite:
       raise errors.UserError(
         f"{target} holds other questions ({before['questions']} from "
         f"{before['source']}); use --overwrite, or another --name"
@@ -83,10 +88,7 @@ def write(
     ) as temporary:
       new = pathlib.Path(temporary) / "new"
       _write_tfds(new, name, checked.tasks)
-      lines = [json.dumps(dataclasses.asdict(row)) for row in checked.bad]
-      (new / _QUARANTINE).write_text(
-        "".join(f"{line}\n" for line in lines), encoding="utf-8"
-      )
+      (new / _QUARANTINE).write_text(quarantine, encoding="utf-8")
       (new / _ABOUT).write_text(
         json.dumps(about, indent=2) + "\n", encoding="utf-8"
       )
@@ -137,6 +139,13 @@ def open_records(
       f"{about['questions']}: delete it and prepare it again"
     )
   return records
+
+
+def _holds(path: pathlib.Path, text: str) -> bool:
+  try:
+    return path.read_bytes() == text.encode("utf-8")
+  except OSError:
+    return False
 
 
 def _write_tfds(

@@ -30,7 +30,6 @@ from absl import flags
 
 from agentflow_jax.core import config as config_lib
 from agentflow_jax.core import config_validation, errors
-from agentflow_jax.core import task as task_lib
 from agentflow_jax.evaluation import baselines
 from agentflow_jax.training import cli, compile_cache, model_files
 from agentflow_jax.training import run_dir as run_dir_lib
@@ -78,7 +77,7 @@ def main(argv: list[str]) -> None:
   config_validation.validate(config, training=False)
   if _SOLVER.value == baselines.AGENT and _CHECKPOINT.value:
     model_files.check_model(_CHECKPOINT.value)
-  tasks = {_folder(name): load(name, config) for name in _BENCHMARK.value}
+  loaded = {_folder(name): load(name, config) for name in _BENCHMARK.value}
   out = pathlib.Path(_OUT.value)
   from agentflow_jax.assembly import evaluator
 
@@ -89,7 +88,8 @@ def main(argv: list[str]) -> None:
     evaluator.evaluate(
       config,
       evaluator.Request(
-        benchmarks=tasks,
+        benchmarks={name: found.tasks for name, found in loaded.items()},
+        left_out={name: found.left_out for name, found in loaded.items()},
         out=out,
         checkpoint=_CHECKPOINT.value,
         solver=_SOLVER.value,
@@ -120,14 +120,14 @@ def chosen_config() -> config_lib.Config:
   return config
 
 
-def load(name: str, config: config_lib.Config) -> list[task_lib.Task]:
+def load(name: str, config: config_lib.Config) -> "benchmarks.Loaded":
   """A benchmark's questions, or those of a task source."""
   from agentflow_jax.tasks import benchmarks, sources
 
   if name in benchmarks.BENCHMARKS:
     if not _BENCHMARK_DIR.value:
       raise errors.UserError(f"{name} needs --benchmark_dir")
-    return benchmarks.load(
+    return benchmarks.load_counted(
       name, pathlib.Path(_BENCHMARK_DIR.value), paper_rows=_PAPER_ROWS.value
     )
   if ":" not in name and name != sources.WORLDFACTS:
@@ -138,7 +138,8 @@ def load(name: str, config: config_lib.Config) -> list[task_lib.Task]:
   data_dir = config.tasks.data_dir or run_dir_lib.cache_dir() / "data"
   source = sources.open_source(name, data_dir, sources.HELD_OUT)
   count = config.tasks.evaluation_questions or len(source)
-  return [source[i] for i in range(min(count, len(source)))]
+  tasks = [source[i] for i in range(min(count, len(source)))]
+  return benchmarks.Loaded(tasks=tasks)
 
 
 def compare(folders: list[str]) -> str:

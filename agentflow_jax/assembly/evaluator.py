@@ -42,6 +42,8 @@ class Request:
   solver: str = baselines.AGENT
   trials: int = 1
   retry_lost: bool = False
+  # By benchmark: questions that need a file, and are not among its tasks.
+  left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 async def evaluate(
@@ -68,7 +70,7 @@ async def evaluate(
           _run_one(request, tasks, agents, config.run.seed),
           reward_fn,
           request.out / name,
-          plan,
+          dataclasses.replace(plan, left_out=request.left_out.get(name, 0)),
         )
     if counts := judging.metrics(reward_fn):
       logging.info("%s", {name: round(v, 3) for name, v in counts.items()})

@@ -140,6 +140,8 @@ class Trajectory:
   duration_s: float = 0.0
   final_calls: tuple[ModuleCall, ...] = ()  # analysis and generator calls
   flags: tuple[str, ...] = ()  # of rollout/leak_audit.py
+  # An Outcome of rewards/llm_judge.py; "" where none was kept.
+  judgement: str = ""
 
   @property
   def masked(self) -> bool:

@@ -29,6 +29,19 @@ _STYLE = (
   "border-color:#444}}"
 )
 
+# Key of a result's "judge" -> column.
+_JUDGE_COLUMNS = {
+  "asked": "asked",
+  "agreed_right": "rules yes, judge yes",
+  "agreed_wrong": "rules no, judge no",
+  "doubted": "rules yes, judge no",
+  "overruled": "rules no, judge yes",
+  "unreadable": "unreadable",
+  "failed": "failed",
+  "refused": "not shown to it",
+  "not_recorded": "not recorded",
+}
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
@@ -51,6 +64,7 @@ def tables(results: Results) -> list[Table]:
   return [
     _accuracy(results),
     _behaviour(results),
+    *_judge(results),
     *(table for table in counts if len(table.header) > 1),
     _flags(results),
     _quoted(results),
@@ -163,6 +177,17 @@ def _accuracy(results: Results) -> Table:
         str(found["masked"]),
       ]
     )
+  note = (
+    "Per cent of all questions and trials: missing and lost ones are wrong. "
+    "The interval is a bootstrap over questions and trials."
+  )
+  for name, found in results.items():
+    # Results from before this was counted have none.
+    if left_out := found.get("left_out", 0):
+      note += (
+        f" {name}: questions that need a file and are left out: {left_out}; "
+        f"the denominator is {found['questions']}."
+      )
   return Table(
     title="Accuracy",
     header=[
@@ -171,10 +196,7 @@ def _accuracy(results: Results) -> Table:
       *("missing", "lost"),
     ],
     rows=rows,
-    note=(
-      "Per cent of all questions and trials: missing and lost ones are wrong. "
-      "The interval is a bootstrap over questions and trials."
-    ),
+    note=note,
   )
 
 
@@ -211,6 +233,31 @@ def _behaviour(results: Results) -> Table:
     rows=rows,
     note=note,
   )
+
+
+def _judge(results: Results) -> list[Table]:
+  """One table, or none where no benchmark had a judge."""
+  if not any("judge" in found for found in results.values()):
+    return []
+  rows = []
+  for name, found in results.items():
+    # None: nobody kept what the judge said.
+    judge = found.get("judge") or {}
+    shown = [str(judge.get(key, "-")) for key in _JUDGE_COLUMNS]
+    rows.append([name, *shown, _percent(judge.get("agreement"))])
+  note = (
+    "The rules decide; a judge is asked about what they call wrong, and about "
+    "a fixed share of what they call right, there without effect. Agreement "
+    "is per cent of the readable judgements."
+  )
+  return [
+    Table(
+      title="Judge against rules",
+      header=["benchmark", *_JUDGE_COLUMNS.values(), "agreement %"],
+      rows=rows,
+      note=note,
+    )
+  ]
 
 
 def _counts(title: str, key: str, results: Results) -> Table:

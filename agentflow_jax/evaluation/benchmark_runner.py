@@ -23,6 +23,7 @@ from agentflow_jax.core import errors, protocols
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.evaluation import benchmark_scores, journal
+from agentflow_jax.rewards import llm_judge
 from agentflow_jax.rollout import group_rollout
 
 RESULT = "result.json"
@@ -44,6 +45,7 @@ class Plan:
   concurrency: int = 16
   retry_lost: bool = False  # run again what infrastructure lost before
   prices: benchmark_scores.Prices = dataclasses.field(default_factory=dict)
+  left_out: int = 0  # questions that need a file, and are not among the tasks
 
 
 async def run(
@@ -74,11 +76,14 @@ async def run(
       if not (plan.retry_lost and trajectory.masked)
     }
     wanted = len(tasks) * plan.trials
+    judgements: dict[journal.Key, str] = {}
     logging.info("%s: %d of %d are done", directory, len(known), wanted)
 
     def keep(trajectory: trajectory_lib.Trajectory) -> None:
-      if (trajectory.task.id, trajectory.member) not in known:
-        log.write(trajectory)
+      key = trajectory.task.id, trajectory.member
+      if key not in known:
+        judgement = judgements.get(key, "")
+        log.write(dataclasses.replace(trajectory, judgement=judgement))
         logging.log_every_n_seconds(
           logging.INFO,
           "%s: %d of %d are done",
@@ -91,7 +96,7 @@ async def run(
     await group_rollout.run_groups(
       tasks,
       _or_recalled(run_one, known),
-      _or_known(reward_fn),
+      _or_known(reward_fn, judgements),
       group_size=plan.trials,
       max_concurrent_episodes=plan.concurrency,
       timeout_s=math.inf,
@@ -100,7 +105,7 @@ async def run(
     finished = dict(log.finished)
   found = benchmark_scores.result(
     tasks, finished, trials=plan.trials, prices=plan.prices
-  )
+  ) | {"left_out": plan.left_out}
   write_json(directory / TIMING, benchmark_scores.timing(finished))
   write_json(directory / RESULT, found)
   return found
@@ -123,13 +128,24 @@ def _or_recalled(
   return run_or_recall
 
 
-def _or_known(reward_fn: protocols.RewardFn) -> protocols.RewardFn:
-  """Scores a trajectory unless it has its reward."""
+def _or_known(
+  reward_fn: protocols.RewardFn, judgements: dict[journal.Key, str]
+) -> protocols.RewardFn:
+  """Scores a trajectory unless it has its reward.
+
+  What a judge does goes into `judgements`.
+  """
 
   async def score_or_recall(trajectory: trajectory_lib.Trajectory) -> float:
     if trajectory.reward is not None:
       return trajectory.reward
-    return await reward_fn(trajectory)
+    if not isinstance(reward_fn, llm_judge.JudgedReward):
+      return await reward_fn(trajectory)
+
+    def note(outcome: llm_judge.Outcome) -> None:
+      judgements[trajectory.task.id, trajectory.member] = str(outcome)
+
+    return await reward_fn.judged(trajectory, note)
 
   return score_or_recall
 
@@ -144,13 +160,24 @@ def read_result(directory: pathlib.Path) -> dict[str, Any]:
 
 
 def results_in(out: pathlib.Path) -> dict[str, dict[str, Any]]:
-  """Every finished benchmark below an output directory, with its timing."""
+  """Every finished benchmark below an output directory, with its timing.
+
+  "judge" is None where a judge was asked and nobody kept what it said.
+  """
   found = {}
   for path in sorted(out.glob(f"*/{RESULT}")):
-    found[path.parent.name] = read_result(path.parent) | {
-      "timing": _read_json(path.parent / TIMING)
+    before = {"judge": None} if _had_judge(path.parent) else {}
+    found[path.parent.name] = {
+      **before,
+      **read_result(path.parent),
+      "timing": _read_json(path.parent / TIMING),
     }
   return found
+
+
+def _had_judge(directory: pathlib.Path) -> bool:
+  settings = directory / SETTINGS
+  return settings.exists() and bool(_read_json(settings).get("judge"))
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

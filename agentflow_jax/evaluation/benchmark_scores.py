@@ -19,7 +19,7 @@ import numpy as np
 from agentflow_jax.core import task as task_lib
 from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.evaluation import scores, statistics
-from agentflow_jax.rewards import normalisation, qa_match
+from agentflow_jax.rewards import llm_judge, normalisation, qa_match
 from agentflow_jax.rollout import leak_audit
 
 Trajectory = trajectory_lib.Trajectory
@@ -72,6 +72,7 @@ def result(
       str(k): statistics.majority_at_k(answers, right_QT, k) for k in ks
     },
     **_text_measures(tasks, finished, trials),
+    **_judge(ran),
     "tokens": _tokens(ran),
     "cost_per_question": _cost(ran, prices or {}) / len(tasks),
     "right": {
@@ -128,6 +129,18 @@ def _text_measures(
         cover += qa_match.cover_em(trajectory.answer, task.answers)
   total = len(tasks) * trials
   return {"token_f1": f1 / total, "cover_em": cover / total}
+
+
+def _judge(ran: Sequence[Trajectory]) -> dict[str, Any]:
+  """How a judge and the rules compare; nothing where there was no judge."""
+  kept = [trajectory.judgement for trajectory in ran if trajectory.judgement]
+  if not kept:
+    return {}
+  counted = llm_judge.counts(kept)
+  # Episodes of a journal from before outcomes were kept.
+  unknown = sum(not (t.judgement or t.masked) for t in ran)
+  agreed = llm_judge.agreement(counted)
+  return {"judge": {**counted, "agreement": agreed, "not_recorded": unknown}}
 
 
 def _tokens(ran: Sequence[Trajectory]) -> dict[str, Any]:

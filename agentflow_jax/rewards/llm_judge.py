@@ -7,19 +7,21 @@ decides; anything else leaves the rules' verdict.
 
 So that a judge which drifts is seen, it is also asked about a fixed share of
 the answers that rules call right, without effect on the reward, and
-`metrics` says how often both agree.
+`metrics` says how often both agree. An evaluation keeps the `Outcome` of each
+episode and counts those (`counts`), so that a restart loses none.
 
 The answer is hostile text: it reaches the judge as one quoted JSON string of
 at most 500 characters, and one that speaks to a judge ("verdict", "ignore
 the instructions", hidden characters) is not shown to it at all.
 """
 
-import dataclasses
+import collections
+import enum
 import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from absl import logging
 
@@ -31,6 +33,9 @@ from agentflow_jax.core import trajectory as trajectory_lib
 from agentflow_jax.rewards import registry, rule_reward
 
 MAX_ANSWER_CHARS = 500
+_METRICS = (
+  *("asked", "agreed", "overruled", "doubted", "unreadable", "refused"),
+)
 _MAX_TOKENS = 256
 _MAX_REFERENCES = 20
 
@@ -57,14 +62,41 @@ _SPEAKS_TO_JUDGE = re.compile(
 )
 
 
-@dataclasses.dataclass(slots=True)
-class _Counts:
-  asked: int = 0
-  agreed: int = 0
-  overruled: int = 0  # rules said wrong, the judge said correct
-  doubted: int = 0  # rules said right, the judge said wrong (no effect)
-  unreadable: int = 0
-  refused: int = 0  # answers that speak to a judge
+class Outcome(enum.StrEnum):
+  """What came of one answer where a judge stands behind the rules.
+
+  Example: rules say wrong, the judge says correct: OVERRULED.
+  """
+
+  NOT_ASKED = "not_asked"  # the rules are enough
+  REFUSED = "refused"  # an answer that speaks to a judge; not asked
+  AGREED_RIGHT = "agreed_right"
+  AGREED_WRONG = "agreed_wrong"
+  OVERRULED = "overruled"  # rules said wrong, the judge said correct
+  DOUBTED = "doubted"  # rules said right, the judge said wrong (no effect)
+  UNREADABLE = "unreadable"  # asked, and the rules decide
+  FAILED = "failed"  # asked, and no answer came
+
+
+def counts(outcomes: Iterable[str]) -> dict[str, int]:
+  """How often the judge was asked, and what came of it.
+
+  Example: of one answer that was overruled, `asked` and `overruled` are 1.
+  """
+  of = collections.Counter(outcomes)
+  not_asked = (Outcome.NOT_ASKED, Outcome.REFUSED)
+  return {
+    "asked": sum(of[outcome] for outcome in Outcome if outcome not in not_asked),
+    "agreed": of[Outcome.AGREED_RIGHT] + of[Outcome.AGREED_WRONG],
+    **{str(outcome): of[outcome] for outcome in Outcome},
+  }
+
+
+def agreement(counted: dict[str, int]) -> float | None:
+  """Share of the readable judgements that the rules share; None of none."""
+  differed = counted[Outcome.OVERRULED] + counted[Outcome.DOUBTED]
+  read = counted["agreed"] + differed
+  return counted["agreed"] / read if read else None
 
 
 class JudgedReward:
@@ -94,7 +126,7 @@ class JudgedReward:
     self._rules = rule_reward.RuleReward(scorers)
     self._engine = engine
     self._audit_share = audit_share
-    self._counts = _Counts()
+    self._outcomes: collections.Counter[str] = collections.Counter()
 
   async def __call__(self, trajectory: trajectory_lib.Trajectory) -> float:
     """The rules' reward, or 1.0 where the judge overrules a 0.
@@ -102,36 +134,48 @@ class JudgedReward:
     Raises:
       RewardError: the judge can not be reached; the trajectory is masked.
     """
+    return await self.judged(trajectory, lambda outcome: None)
+
+  async def judged(
+    self,
+    trajectory: trajectory_lib.Trajectory,
+    note: Callable[[Outcome], None],
+  ) -> float:
+    """As a call; `note` is told the outcome before this returns or raises."""
     reward = await self._rules(trajectory)
-    task, answer = trajectory.task, trajectory.answer.strip()
-    right = reward >= 1
-    if not answer or task.scorer not in registry.JUDGEABLE:
-      return reward
-    if right and not self._is_audited(trajectory):
-      return reward
-    if not _may_be_shown(answer):
-      self._counts.refused += 1
-      return reward
-    says_right = await self._ask(task, answer, trajectory.member)
-    if says_right is None:
-      return reward
-    if says_right == right:
-      self._counts.agreed += 1
-      return reward
-    if right:
-      self._counts.doubted += 1
-      return reward
-    self._counts.overruled += 1
-    return 1.0
+    outcome = Outcome.FAILED
+    try:
+      outcome = await self._outcome(trajectory, reward >= 1)
+    finally:
+      self._outcomes[outcome] += 1
+      note(outcome)
+    return 1.0 if outcome == Outcome.OVERRULED else reward
 
   def metrics(self) -> dict[str, float]:
     """How often the judge was asked, and how it compares with the rules."""
-    counts = dataclasses.asdict(self._counts)
-    read = self._counts.asked - self._counts.unreadable
+    counted = counts(self._outcomes.elements())
+    agreed = agreement(counted)
     return {
-      **{f"judge/{name}": float(n) for name, n in counts.items()},
-      "judge/agreement": self._counts.agreed / read if read else 1.0,
+      **{f"judge/{name}": float(counted[name]) for name in _METRICS},
+      "judge/agreement": 1.0 if agreed is None else agreed,
     }
+
+  async def _outcome(
+    self, trajectory: trajectory_lib.Trajectory, right: bool
+  ) -> Outcome:
+    task, answer = trajectory.task, trajectory.answer.strip()
+    if not answer or task.scorer not in registry.JUDGEABLE:
+      return Outcome.NOT_ASKED
+    if right and not self._is_audited(trajectory):
+      return Outcome.NOT_ASKED
+    if not _may_be_shown(answer):
+      return Outcome.REFUSED
+    says_right = await self._ask(task, answer, trajectory.member)
+    if says_right is None:
+      return Outcome.UNREADABLE
+    if right:
+      return Outcome.AGREED_RIGHT if says_right else Outcome.DOUBTED
+    return Outcome.OVERRULED if says_right else Outcome.AGREED_WRONG
 
   def _is_audited(self, trajectory: trajectory_lib.Trajectory) -> bool:
     key = f"{trajectory.task.id}/{trajectory.member}".encode()
@@ -141,7 +185,6 @@ class JudgedReward:
   async def _ask(
     self, task: task_lib.Task, answer: str, member: int
   ) -> bool | None:
-    self._counts.asked += 1
     try:
       completion = await self._engine.generate(
         _messages(task, answer),
@@ -154,7 +197,6 @@ class JudgedReward:
       raise errors.RewardError(f"the judge failed: {error}") from error
     verdict = parse_verdict(completion.text)
     if verdict is None:
-      self._counts.unreadable += 1
       logging.warning("unreadable judgement of %s: the rules decide", task.id)
     return verdict
 

@@ -65,9 +65,27 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 }
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+  """A benchmark's questions, and how many are not among them.
+
+  Example: GAIA as published is 127 tasks, `left_out` 38.
+  """
+
+  tasks: list[task_lib.Task]
+  left_out: int = 0  # they need a file
+
+
 def load(
   name: str, directory: pathlib.Path, *, paper_rows: bool = False
 ) -> list[task_lib.Task]:
+  """The tasks of `load_counted`."""
+  return load_counted(name, directory, paper_rows=paper_rows).tasks
+
+
+def load_counted(
+  name: str, directory: pathlib.Path, *, paper_rows: bool = False
+) -> Loaded:
   """All questions of a benchmark, in the order of its file.
 
   Args:
@@ -109,7 +127,7 @@ def load(
   _refuse_contradictions(path, list(tasks.values()))
   expected = benchmark.paper_rows if paper_rows else benchmark.rows
   _warn_of_count(path, len(tasks), expected, attachments)
-  return list(tasks.values())
+  return Loaded(tasks=list(tasks.values()), left_out=attachments)
 
 
 def find_file(name: str, directory: pathlib.Path) -> pathlib.Path:

@@ -21,6 +21,7 @@ Example:
 import asyncio
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 import host_settings
 
@@ -33,6 +34,9 @@ from agentflow_jax.core import config_validation, errors
 from agentflow_jax.evaluation import baselines
 from agentflow_jax.training import cli, compile_cache, model_files
 from agentflow_jax.training import run_dir as run_dir_lib
+
+if TYPE_CHECKING:  # they take time to import
+  from agentflow_jax.tasks import benchmarks as benchmarks_lib
 
 _BENCHMARK = flags.DEFINE_list("benchmark", [], "Names, or task sources.")
 _BENCHMARK_DIR = flags.DEFINE_string(
@@ -120,7 +124,7 @@ def chosen_config() -> config_lib.Config:
   return config
 
 
-def load(name: str, config: config_lib.Config) -> "benchmarks.Loaded":
+def load(name: str, config: config_lib.Config) -> "benchmarks_lib.Loaded":
   """A benchmark's questions, or those of a task source."""
   from agentflow_jax.tasks import benchmarks, sources
 

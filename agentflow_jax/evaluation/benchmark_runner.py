@@ -82,8 +82,8 @@ async def run(
     def keep(trajectory: trajectory_lib.Trajectory) -> None:
       key = trajectory.task.id, trajectory.member
       if key not in known:
-        judgement = judgements.get(key, "")
-        log.write(dataclasses.replace(trajectory, judgement=judgement))
+        said = judgements.get(key, "")
+        log.write(dataclasses.replace(trajectory, judgement=said))
         logging.log_every_n_seconds(
           logging.INFO,
           "%s: %d of %d are done",
@@ -103,6 +103,15 @@ async def run(
       on_trajectory=keep,
     )
     finished = dict(log.finished)
+  return _write_result(tasks, finished, directory, plan)
+
+
+def _write_result(
+  tasks: Sequence[task_lib.Task],
+  finished: benchmark_scores.Finished,
+  directory: pathlib.Path,
+  plan: Plan,
+) -> dict[str, Any]:
   found = benchmark_scores.result(
     tasks, finished, trials=plan.trials, prices=plan.prices
   ) | {"left_out": plan.left_out}

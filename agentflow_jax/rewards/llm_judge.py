@@ -86,7 +86,9 @@ def counts(outcomes: Iterable[str]) -> dict[str, int]:
   of = collections.Counter(outcomes)
   not_asked = (Outcome.NOT_ASKED, Outcome.REFUSED)
   return {
-    "asked": sum(of[outcome] for outcome in Outcome if outcome not in not_asked),
+    "asked": sum(
+      of[outcome] for outcome in Outcome if outcome not in not_asked
+    ),
     "agreed": of[Outcome.AGREED_RIGHT] + of[Outcome.AGREED_WRONG],
     **{str(outcome): of[outcome] for outcome in Outcome},
   }

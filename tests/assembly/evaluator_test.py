@@ -84,9 +84,13 @@ def test_the_judge_of_the_config_is_asked(api, tmp_path):
   """It only echoes, so the rules decide."""
   config = _config(judge=_API, judge_options__base_url=api.base_url)
   before = len(api.stats()["bodies"])
-  _evaluate(tmp_path / "out", config, solver="random", trials=3)
+  found = _evaluate(tmp_path / "out", config, solver="random", trials=3)
   asked = len(api.stats()["bodies"]) - before
   assert asked > 0
+  counted = found["quiz"]["judge"]
+  assert (counted["asked"], counted["unreadable"]) == (asked, asked)
+  report = (tmp_path / "out" / "report.md").read_text()
+  assert "## Judge against rules" in report
   settings = json.loads((tmp_path / "out/quiz/settings.json").read_text())
   assert settings["judge"] == _API
   with pytest.raises(errors.ConfigError, match="other settings .judge"):

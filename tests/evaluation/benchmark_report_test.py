@@ -87,6 +87,36 @@ def test_results_from_before_verdicts_were_counted_are_shown(results):
   assert shown() == "-"
 
 
+def test_questions_that_need_a_file_are_named_beside_the_accuracy(tmp_path):
+  """A later run with other benchmarks reads the number from the disk."""
+  for name, left_out in (("gaia", 38), ("amc23", 0)):
+    asyncio.run(
+      benchmark_runner.run(
+        _TASKS,
+        baselines.run_one("oracle", _TASKS),
+        rule_reward.RuleReward(["exact_match"]),
+        tmp_path / name,
+        benchmark_runner.Plan(settings={}, left_out=left_out),
+      )
+    )
+  results = benchmark_runner.results_in(tmp_path)
+  assert [results[n]["left_out"] for n in ("gaia", "amc23")] == [38, 0]
+  said = (
+    "gaia: questions that need a file and are left out: 38; the denominator "
+    "is 20."
+  )
+  shown = benchmark_report.tables(results)
+  for page in (
+    benchmark_report.markdown("T", shown),
+    benchmark_report.html("T", shown),
+  ):
+    assert page.count("are left out") == 1
+    assert said in page
+  del results["gaia"]["left_out"]  # a result of before this was counted
+  text = benchmark_report.markdown("T", benchmark_report.tables(results))
+  assert "are left out" not in text
+
+
 _FLAGS = ("answer_in_question", "gold_url", "judge_directed")
 
 

@@ -14,7 +14,7 @@ import struck_evaluation
 
 from agentflow_jax.core import errors
 from agentflow_jax.core import trajectory as trajectory_lib
-from agentflow_jax.evaluation import benchmark_runner, journal
+from agentflow_jax.evaluation import benchmark_runner, benchmark_scores, journal
 from agentflow_jax.rewards import rule_reward
 
 _SCRIPT = pathlib.Path(struck_evaluation.__file__)
@@ -105,7 +105,7 @@ def test_flags_are_the_same_after_a_resume(tmp_path, monkeypatch):
   assert flags() == {"judge_directed": 1}
 
 
-def test_lost_and_missing_count_as_wrong(tmp_path):
+def test_lost_counts_as_wrong(tmp_path):
   struck_evaluation.main(tmp_path)
   found = benchmark_runner.read_result(tmp_path)
   tasks = struck_evaluation.TASKS
@@ -117,6 +117,63 @@ def test_lost_and_missing_count_as_wrong(tmp_path):
   assert found["stop_reasons"] == {"infra_error": 8, "max_turns": 72}
   assert found["pass_at_k"]["1"] == pytest.approx(right / 80)
   assert found["pass_at_k"]["2"] == pytest.approx(36 / 40)
+
+
+def test_missing_counts_as_wrong_too(tmp_path):
+  """Of what is on disk, two right episodes are taken away."""
+  struck_evaluation.main(tmp_path)
+  before = benchmark_runner.read_result(tmp_path)
+  with journal.Journal(tmp_path / benchmark_runner.JOURNAL) as log:
+    finished = dict(log.finished)
+  for key in (("t/1", 0), ("t/2", 0)):
+    assert finished.pop(key).reward == 1.0
+  found = benchmark_scores.result(
+    struck_evaluation.TASKS, finished, trials=struck_evaluation.TRIALS
+  )
+  assert (found["masked"], found["missing"]) == (8, 2)
+  assert found["accuracy"] == pytest.approx(before["accuracy"] - 2 / 80)
+  assert found["right"]["t/1"][0] == 0
+
+
+def test_what_was_lost_runs_again_only_if_asked_for(tmp_path):
+  """Three questions, two trials; trial 1 of t/0 and t/1 is lost at first."""
+  tasks = struck_evaluation.TASKS[:3]
+  ran = []
+
+  def run(lost=(), retry_lost=False):
+    async def run_one(task, trial):
+      ran.append((task.id, trial))
+      reason = "infra_error" if (task.id, trial) in lost else "verified"
+      return trajectory_lib.Trajectory(
+        task=task,
+        member=trial,
+        turns=(),
+        answer=task.answers[0],
+        outputs=(),
+        stop_reason=trajectory_lib.StopReason(reason),
+        policy_version=0,
+      )
+
+    ran.clear()
+    found = asyncio.run(
+      benchmark_runner.run(
+        tasks,
+        run_one,
+        rule_reward.RuleReward(["exact_match"]),
+        tmp_path,
+        benchmark_runner.Plan(settings={}, trials=2, retry_lost=retry_lost),
+      )
+    )
+    return found["masked"], found["accuracy"], sorted(ran)
+
+  lost = [("t/0", 1), ("t/1", 1)]
+  everything = [(task.id, trial) for task in tasks for trial in (0, 1)]
+  assert run(lost) == (2, pytest.approx(4 / 6), everything)
+  assert run() == (2, pytest.approx(4 / 6), [])
+  # One is lost again, and may be asked for once more.
+  assert run(lost[1:], retry_lost=True) == (1, pytest.approx(5 / 6), lost)
+  assert run(retry_lost=True) == (0, 1.0, lost[1:])
+  assert run(retry_lost=True) == (0, 1.0, [])
 
 
 def test_other_settings_are_refused(tmp_path):

@@ -97,6 +97,7 @@ def test_gated_files_in_agentflows_layout(tmp_path):
     {"pid": n, "query": f"How many are {n}?", "answer": answer, "Level": 1}
     for n, answer in enumerate(("17", "Rome, Oslo", "a b"))
   ]
+  gaia += [{**gaia[0], "query": "What is in it?", "file_name": "t.xlsx"}] * 2
   for name, rows in (("gpqa", gpqa), ("gaia", gaia)):
     path = tmp_path / name / "data" / "data.json"
     path.parent.mkdir(parents=True)
@@ -109,3 +110,7 @@ def test_gated_files_in_agentflows_layout(tmp_path):
   results = json.loads((tmp_path / "out/results.json").read_text())
   for name in ("gpqa", "gaia"):
     assert (results[name]["questions"], results[name]["accuracy"]) == (3, 1.0)
+  assert [results[name]["left_out"] for name in ("gpqa", "gaia")] == [0, 2]
+  for name in ("report.md", "report.html"):
+    text = (tmp_path / "out" / name).read_text()
+    assert "are left out: 2; the denominator is 3." in text

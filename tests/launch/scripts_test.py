@@ -182,14 +182,25 @@ def test_all_checks_run_and_arguments_go_to_pytest(repo):
   ]
 
 
-def test_ci_has_torch(repo):
-  done = _run(repo, ".ci/run")
+@pytest.mark.parametrize("page", ["<html></html>", ""])
+def test_ci_has_torch_and_a_browser_that_starts(repo, page):
+  for name in ("chromium", "chromedriver"):  # so that none is installed
+    path = repo / "tools" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/bash\necho '{page}'\n")
+    path.chmod(0o755)
+  done = _run(repo, ".ci/run", PATH=f"{repo}/tools:/usr/bin:/bin")
   assert done.returncode == 0, done.stderr
   calls = _calls(repo)
   assert calls[1] == _install("[dev]")
-  assert (
-    calls[-1] == "python -m pytest -n 2 -rs -m not gpu -m not gpu and not slow"
-  )
+  tests = "python -m pytest -n 2 -rs -m not gpu -m not gpu and not slow"
+  viewer = "python -m pytest -n 0 -rs tests/evaluation/viewer_browser_test.py"
+  if page:
+    assert calls[-2:] == [tests, viewer]
+    assert f"screenshots: {repo}/runs/ci" in done.stdout
+  else:
+    assert calls[-1] == tests
+    assert "the viewer has not been looked at" in done.stdout
   assert (_ROOT / ".ci" / "run").stat().st_mode & 0o111
 
 

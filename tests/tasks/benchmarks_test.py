@@ -76,7 +76,9 @@ def test_gaia_is_its_questions_without_attachments(
   lines = [json.dumps(row) for row in rows]
   (tmp_path / "gaia.jsonl").write_text("\n".join(lines) + "\n")
   with caplog.at_level("WARNING"):
-    tasks = benchmarks.load("gaia", tmp_path, paper_rows=paper_rows)
+    found = benchmarks.load_counted("gaia", tmp_path, paper_rows=paper_rows)
+  tasks = found.tasks
+  assert found.left_out == 38
   assert [(task.question, task.answers) for task in tasks] == [
     (row["Question"], (row["Final answer"],))
     for row in rows

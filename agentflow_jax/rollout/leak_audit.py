@@ -78,8 +78,10 @@ def flagged(trajectory: trajectory_lib.Trajectory) -> trajectory_lib.Trajectory:
   A record may hide what gave rise to a flag (redaction), so one that was set
   when the episode ended is not taken back.
   """
-  flags = dict.fromkeys((*trajectory.flags, *audit(trajectory)))
-  return dataclasses.replace(trajectory, flags=tuple(flags))
+  flags = tuple(dict.fromkeys((*trajectory.flags, *audit(trajectory))))
+  if flags == trajectory.flags:
+    return trajectory
+  return dataclasses.replace(trajectory, flags=flags)
 
 
 def _answer_in_question(task: task_lib.Task) -> bool:

@@ -281,7 +281,10 @@ def _decoder(encoding: str):
 
 
 class _Backend(httpcore2.AsyncNetworkBackend):
-  """Connects to addresses the guard has just checked."""
+  """Connects to addresses that were looked up, and checked, just now.
+
+  Without a guard too: the library's own look-up can not be cut off.
+  """
 
   def __init__(self, guard: url_guard.Guard | None):
     self._guard = guard
@@ -291,9 +294,11 @@ class _Backend(httpcore2.AsyncNetworkBackend):
     self, host: str, port: int, *args: Any, **kwargs: Any
   ) -> httpcore2.AsyncNetworkStream:
     if self._guard is None:
-      return await self._backend.connect_tcp(host, port, *args, **kwargs)
+      addresses = await url_guard.resolve(host, port)
+    else:
+      addresses = await self._guard.addresses(host, port)
     failure: Exception | None = None
-    for address in await self._guard.addresses(host, port):
+    for address in addresses:
       try:
         return await self._backend.connect_tcp(address, port, *args, **kwargs)
       except httpcore2.NetworkError as error:

@@ -242,8 +242,9 @@ def hanging(monkeypatch):
   release.set()
 
 
-def test_a_look_up_that_hangs_is_cut_and_holds_up_nothing(hanging):
-  fetcher = fetching.Fetcher(url_guard.Guard(), timeout_s=0.2)
+@pytest.mark.parametrize("guard", [url_guard.Guard(), None])
+def test_a_look_up_that_hangs_is_cut_and_holds_up_nothing(hanging, guard):
+  fetcher = fetching.Fetcher(guard, timeout_s=0.2)
   with pytest.raises(fetching.FetchError, match=r"within 0\.2 s"):
     asyncio.run(fetcher.get("http://hang.example/"))
   assert hanging == []  # asyncio.run did not wait for it either

@@ -6,17 +6,14 @@ the package that spoke to them missing.
 """
 
 import asyncio
-import contextlib
 import dataclasses
-import http.server
-import json
 import shutil
 import sys
 import textwrap
-import threading
 
 import api_process
 import assembled_world
+import local_server
 import pytest
 
 from agentflow_jax.assembly import agents as agents_lib
@@ -64,30 +61,9 @@ _MCP_SERVER = """
 """
 
 
-class _Google(http.server.BaseHTTPRequestHandler):
-  def do_GET(self):
-    item = {"title": "Laos", "link": "https://a.example/", "snippet": "Kip."}
-    body = json.dumps({"items": [item]}).encode()
-    self.send_response(200)
-    self.send_header("content-length", str(len(body)))
-    self.end_headers()
-    self.wfile.write(body)
-
-  def log_message(self, *args):
-    pass
-
-
-@contextlib.contextmanager
-def _google():
-  server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Google)
-  thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-  thread.start()
-  try:
-    yield f"http://127.0.0.1:{server.server_port}"
-  finally:
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def _google(handler):
+  item = {"title": "Laos", "link": "https://a.example/", "snippet": "Kip."}
+  handler.send_json({"items": [item]})
 
 
 def _config(api_url, google_url, script, directory, **settings):
@@ -174,8 +150,8 @@ def test_a_run_is_repeated_when_everything_it_used_is_gone(
     monkeypatch.setenv(name, value)
   script = tmp_path / "clock.py"
   script.write_text(textwrap.dedent(_MCP_SERVER))
-  with api_process.serve() as api, _google() as google_url:
-    config = _config(api.base_url, google_url, script, tmp_path / "replay")
+  with api_process.serve() as api, local_server.serving(_google) as google:
+    config = _config(api.base_url, google.url, script, tmp_path / "replay")
     recorded = _train(config, tmp_path / "data", _policy())
     evaluated = _evaluate(config, tmp_path)
     assert api.stats()["requests"]["echo"] > 8

@@ -1,14 +1,11 @@
 """A key that an API repeats in every answer reaches nothing a run keeps."""
 
-import contextlib
-import http.server
-import json
 import os
 import pathlib
 import subprocess
 import sys
-import threading
 
+import local_server
 import pytest
 import short_runs
 import told_children
@@ -21,65 +18,39 @@ CANARY = "sk-canary-77b1c0ffee42"
 _ROOT = pathlib.Path(__file__).parents[2]
 
 
-class _TellingApi(http.server.BaseHTTPRequestHandler):
-  """A chat completions API that answers with the key it was sent."""
-
-  def do_POST(self):
-    self.rfile.read(int(self.headers["content-length"]))
-    key = self.headers["authorization"].removeprefix("Bearer ")
-    self.server.keys.append(key)
-    message = {"role": "assistant", "content": f"Vientiane, by {key}."}
-    body = json.dumps(
-      {
-        "id": "c1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "m",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
-        "usage": {
-          "prompt_tokens": 9,
-          "completion_tokens": 9,
-          "total_tokens": 18,
-        },
-      }
-    ).encode()
-    self.send_response(200)
-    self.send_header("content-type", "application/json")
-    self.send_header("content-length", str(len(body)))
-    self.end_headers()
-    self.wfile.write(body)
-
-  def log_message(self, *args):
-    pass
-
-
-@contextlib.contextmanager
-def _telling_api():
-  """The running server; `keys` are those it was sent."""
-  server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _TellingApi)
-  server.keys = []
-  thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-  thread.start()
-  try:
-    yield server
-  finally:
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def _tell(handler):
+  """A chat completion that repeats the key it was sent."""
+  key = handler.headers["authorization"].removeprefix("Bearer ")
+  message = {"role": "assistant", "content": f"Vientiane, by {key}."}
+  handler.send_json(
+    {
+      "id": "c1",
+      "object": "chat.completion",
+      "created": 1,
+      "model": "m",
+      "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+      "usage": {
+        "prompt_tokens": 9,
+        "completion_tokens": 9,
+        "total_tokens": 18,
+      },
+    }
+  )
 
 
 def test_a_whole_training_run_keeps_the_key_to_itself(tmp_path):
   """One whose answers have the key in them, with all that a run can write."""
   run = tmp_path / "run"
-  with _telling_api() as api, told_children.Children(pause_s=0.1) as children:
+  with (
+    local_server.serving(_tell) as api,
+    told_children.Children(pause_s=0.1) as children,
+  ):
     flags = short_runs.FLAGS | {
       "run.run_dir": run,
       "run.compile_cache_dir": tmp_path / "compiled",
       "tasks.data_dir": tmp_path / "data",
       "engines.generator": "compatible:telling",
-      "engines.generator_options.base_url": (
-        f"http://127.0.0.1:{api.server_port}/v1"
-      ),
+      "engines.generator_options.base_url": f"{api.url}/v1",
       "engines.cache_dir": tmp_path / "cache",
       "rollout.record_every": 1,
       "rollout.replay": "record",
@@ -106,7 +77,13 @@ def test_a_whole_training_run_keeps_the_key_to_itself(tmp_path):
     out, err = process.communicate(timeout=500)
   assert process.returncode == 0, err[-3000:]
   # It was there to be kept, in engine calls and so in every sink.
-  assert api.keys and set(api.keys) == {CANARY}
+  sent = {
+    value
+    for headers in api.seen
+    for name, value in headers.items()
+    if name.lower() == "authorization"
+  }
+  assert sent == {f"Bearer {CANARY}"}
   record = recorder.iteration_path(run, 1)
   assert "Vientiane, by [redacted]." in record.read_text()
   for name in [

@@ -1,4 +1,4 @@
-"""What the tests of launch/evaluate.py share: a tiny model, a quiz, a start."""
+"""What tests of launch/evaluate.py and solve.py share: a tiny model, a quiz."""
 
 import json
 import os
@@ -44,8 +44,8 @@ QUIZ = [
 VOCABULARY = 300
 
 
-def prepare(folder: pathlib.Path) -> None:
-  """A checkpoint hf/, mine.py, and the quiz as prepare_data.py wrote it."""
+def write_agent(folder: pathlib.Path) -> None:
+  """A checkpoint hf/ and its config mine.py."""
   tokenizer = tokenizer_training.train_tokenizer(
     ["Question: the capital of Laos Tools: Memory: " * 9],
     VOCABULARY,
@@ -56,6 +56,11 @@ def prepare(folder: pathlib.Path) -> None:
     folder / "hf", arch, tiny_model.tiny_params(arch), tokenizer=tokenizer
   )
   (folder / "mine.py").write_text(_CONFIG)
+
+
+def prepare(folder: pathlib.Path) -> None:
+  """The agent, and the quiz as prepare_data.py wrote it."""
+  write_agent(folder)
   lines = [json.dumps(row) for row in QUIZ]
   (folder / "quiz.jsonl").write_text("\n".join(lines) + "\n")
   done = run(

@@ -7,46 +7,21 @@ import subprocess
 import sys
 
 import api_process
+import evaluated
 import pytest
 
 from agentflow_jax.core import trajectory as trajectory_lib
-from agentflow_jax.hf import exporting, tokenizer_training
 from agentflow_jax.rollout import record_codec
-from agentflow_jax.testing import tiny_model
 
 pytestmark = pytest.mark.slow
 
 _SCRIPT = pathlib.Path(__file__).parents[2] / "launch" / "solve.py"
-_CONFIG = """
-from agentflow_jax.core import config as config_lib
-
-def get_config():
-  config = config_lib.Config()
-  config.agent.prompt_style = "compact"
-  config.agent.memory_tokens = 128
-  config.agent.max_episode_tokens = 2048
-  config.agent.max_parse_failures = 9
-  config.tools.enabled = ("wikipedia_search",)
-  for role in ("executor", "verifier", "generator", "tool"):
-    setattr(config.engines, role, "scripted:worldfacts")
-  config.sampler.max_prompt_tokens = 480
-  config.sampler.max_completion_tokens = 8
-  config.sampler.prefill_chunk_tokens = 32
-  return config
-"""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> pathlib.Path:
   folder = tmp_path_factory.mktemp("solve")
-  tokenizer = tokenizer_training.train_tokenizer(
-    ["Question: the capital of Laos " * 9], 300, folder / "tokenizer"
-  )
-  arch = tiny_model.tiny_architecture(vocab_size=300)
-  exporting.export_checkpoint(
-    folder / "hf", arch, tiny_model.tiny_params(arch), tokenizer=tokenizer
-  )
-  (folder / "mine.py").write_text(_CONFIG)
+  evaluated.write_agent(folder)
   return folder
 
 

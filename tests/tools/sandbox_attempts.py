@@ -23,6 +23,7 @@ def _tries(goal: str) -> str:
     "import os, sys\n"
     "try:\n"
     f"  found = {goal}\n"
+    "except NameError: raise\n"  # a slip of ours
     "except BaseException as error:\n"
     "  found = None\n"
     "print('ESCAPED' if found else 'held')\n"

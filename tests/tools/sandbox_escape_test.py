@@ -220,7 +220,10 @@ def test_it_gets_out_of_plain_python(free, name):
 
 @pytest.mark.parametrize("name", sorted(controls.DEPENDS))
 def test_it_gets_out_of_plain_python_on_some_machines(free, name):
-  if "ESCAPED" not in free(name).stdout:
+  done = free(name)
+  if "ESCAPED" not in done.stdout:
+    # Refused by the machine, not broken: an attempt with a slip says more.
+    assert done.stdout == "held\n" or "Error: [Errno" in done.stderr, done
     pytest.skip("not on this machine")
 
 

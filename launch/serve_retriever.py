@@ -19,6 +19,7 @@ from typing import Any
 
 from absl import flags
 
+from agentflow_jax.rollout import steady_heap
 from agentflow_jax.tools import (
   bm25_index,
   bm25_pruning,
@@ -103,12 +104,13 @@ def _serve(
     retriever = retrieval_server.Retriever(index, token)
     await retrieval_server.serve(retriever, [sock], stop)
 
-  try:
-    import uvloop
-  except ImportError:  # slower, otherwise the same
-    asyncio.run(until_stopped())
-  else:
-    uvloop.run(until_stopped())
+  with steady_heap.steady_heap():  # its garbage is little, its index large
+    try:
+      import uvloop
+    except ImportError:  # slower, otherwise the same
+      asyncio.run(until_stopped())
+    else:
+      uvloop.run(until_stopped())
 
 
 if __name__ == "__main__":

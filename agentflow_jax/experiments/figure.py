@@ -21,6 +21,7 @@ _ROW = 30
 _PANEL_GAP = 26
 _CURVE_HEIGHT = 190
 _MAX_LABEL = 36
+_TITLE_CHARS = 84  # of a line, at about 9 pixels each
 _COLORS = ("#2563a8", "#b4531f", "#2f7d4f", "#7a4a9e", "#8a6d1a", "#a03a5a")
 _GREY = "#5a5a5a"
 # As attributes, not CSS: every viewer and converter understands them.
@@ -49,7 +50,7 @@ def draw(result: Mapping[str, Any], panels: Sequence[str]) -> str:
     panels: the measures that get rows.
   """
   canvas = _Canvas()
-  for line in textwrap.wrap(result["question"], 95):
+  for line in textwrap.wrap(result["question"], _TITLE_CHARS):
     canvas.text(16, 20, line, "title")
     canvas.y += 20
   seeds = scales.count(len(result["seeds"]), "seed")

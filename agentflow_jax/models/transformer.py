@@ -141,7 +141,14 @@ class Transformer(nnx.Module):
     self.arch = arch
 
   def __call__(
-    self, tokens_BT, positions_BT, attend: Attend, carry, unroll: int, mesh
+    self,
+    tokens_BT,
+    positions_BT,
+    attend: Attend,
+    carry,
+    unroll: int,
+    mesh,
+    layers: tuple[Params, ...] | None,
   ):
     arch = self.arch
     embedding = {"embedding_VD": self.embedding_VD[...]}
@@ -150,6 +157,12 @@ class Transformer(nnx.Module):
     x_BTD = mesh_axes.pin_rows(x_BTD, mesh)
     cos_BTH, sin_BTH = _rope_tables(positions_BT, arch)
     definition, stacked = nnx.split(self.layers)
+    if layers is not None:
+      for index, weights in enumerate(layers):
+        nnx.replace_by_pure_dict(stacked, weights)
+        layer = nnx.merge(definition, stacked)
+        x_BTD, carry = layer(x_BTD, cos_BTH, sin_BTH, attend, index, carry)
+      return self.final_norm(x_BTD), carry
 
     def layer_step(state, scanned):
       x_BTD, carry = state
@@ -180,6 +193,18 @@ def param_shapes(arch: Architecture) -> Params:
   return jax.eval_shape(lambda: init_params(arch, jax.random.key(0)))
 
 
+def unstack(params: Params) -> Params:
+  """`params` with a tuple of layers in place of stacked arrays.
+
+  `forward` then runs them one by one. For a loop around `forward`: a scan cuts
+  each layer's weights out of the stack anew, in every round.
+  """
+  stacked = params["layers"]
+  count = jax.tree.leaves(stacked)[0].shape[0]
+  layer = lambda index: jax.tree.map(lambda x_L: x_L[index], stacked)
+  return params | {"layers": tuple(layer(index) for index in range(count))}
+
+
 def forward(
   arch: Architecture,
   params: Params,
@@ -193,24 +218,28 @@ def forward(
 
   Args:
     arch: static.
-    params: from `init_params` or an import.
+    params: from `init_params` or an import; or from `unstack`.
     tokens_BT: int32 token ids.
     positions_BT: int32 RoPE positions.
     attend: sees (layer index, rotated q, rotated k, v, carry).
     carry: threaded through the layers, e.g. a KV cache.
     unroll: layers per scan iteration; `arch.num_layers` unrolls fully.
+      Without effect on unstacked layers.
 
   Returns:
     (hidden_BTD in `arch.dtype`, carry).
   """
   definition, state = _abstract(arch)
+  layers = params["layers"] if isinstance(params["layers"], tuple) else None
+  if layers is not None:
+    params = {name: value for name, value in params.items() if name != "layers"}
   nnx.replace_by_pure_dict(state, params)
   model = nnx.merge(definition, state)
   # Decode steps have few rows: moving activations beats gathering weights.
   mesh = None
   if tokens_BT.shape[1] > 1:
     mesh = mesh_axes.mesh_of_params(params)
-  return model(tokens_BT, positions_BT, attend, carry, unroll, mesh)
+  return model(tokens_BT, positions_BT, attend, carry, unroll, mesh, layers)
 
 
 def project_logits(arch: Architecture, params: Params, hidden_D):

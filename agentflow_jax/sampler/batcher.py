@@ -20,9 +20,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from agentflow_jax.core import engine as engine_lib
-from agentflow_jax.sampler import compaction, layout
+from agentflow_jax.sampler import compaction, layout, sharing
 from agentflow_jax.sampler import metrics as metrics_lib
 from agentflow_jax.sampler import programs as programs_lib
 from agentflow_jax.sampler import rows as rows_lib
@@ -56,6 +57,7 @@ class Batcher:
     self._scheduler = scheduler
     self._params = params
     self._cache: Any = None
+    self._shares: bool | None = None  # None: not tried yet
     self._windows = 1  # of the next decode dispatch
     self._waiting: collections.deque[Ticket] = collections.deque()
     self._lock = threading.Lock()  # counters and prompts
@@ -72,6 +74,20 @@ class Batcher:
     self._programs.compile(self._params)
     if self._cache is None:
       self._cache = self._programs.new_cache()
+    if self._shares is None:
+      self._try_sharing()
+
+  def _try_sharing(self) -> None:
+    self._shares = False
+    if self._programs.geometry.shares:
+      self._cache, self._shares = sharing.keeps_bits(
+        self._programs, self._params, self._cache
+      )
+      if not self._shares:
+        logging.info(
+          "prefixes that rows share are read row by row: reading them once "
+          "would change bits on this backend"
+        )
 
   def update_params(self, params: Any) -> None:
     """Swaps the parameters and forgets every cached prefix.
@@ -102,8 +118,8 @@ class Batcher:
 
   def round(self, arrived: Iterable[Ticket]) -> list[Finished]:
     """Runs one round; returns the tickets that ended in it."""
+    self._waiting.extend(arrived)  # first: whoever is lost is never answered
     self.warm_up()
-    self._waiting.extend(arrived)
     if self._waiting:
       self._windows = 1
     finished = self._drop()
@@ -191,6 +207,13 @@ class Batcher:
       self._counters.extend_s += time.monotonic() - started_s
 
   def _decode(self) -> list[Finished]:
+    shared = 0
+    if self._shares:
+      prompts = ((slot, ticket.prompt) for slot, ticket in self._rows.active())
+      shared = sharing.mark(
+        self._rows.columns_S, prompts, self._programs.geometry
+      )
+    context = self._rows.cached_tokens
     started_s = time.monotonic()
     self._cache, tokens_TS, logprobs_TS, drawn_S = self._programs.decode(
       self._params,
@@ -210,6 +233,8 @@ class Batcher:
       counters = self._counters
       counters.decode_dispatches += 1
       counters.completion_tokens += int(drawn_S.sum())
+      counters.context_tokens += context
+      counters.shared_tokens += shared
       counters.row_steps += self._programs.row_steps(drawn_S)
       counters.decode_s += device_s
     return finished

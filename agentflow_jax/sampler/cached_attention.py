@@ -1,19 +1,21 @@
-"""Attention over fresh tokens first, then over cached blocks, one by one.
+"""Attention over fresh tokens first, then over cached ones, piece by piece.
 
 The cache is read-only while a program's layers run: keys and values of the
 tokens being computed travel in a small `carry` and are written afterwards, so
 the big buffers are never copied. The softmax is accumulated online (running
-maximum, sum and output). The number of blocks read is a traced bound, and a
-block that a row may not see leaves its accumulator exactly as it was, so a
-row's bits do not depend on how long its neighbours are.
+maximum, sum and output). The number of pieces read (blocks in prefill, pages in
+decode) is a traced bound, and a piece that a row may not see leaves its
+accumulator exactly as it was, so a row's bits do not depend on how long its
+neighbours are.
 
 Scores, maxima, sums and outputs are float32.
 
 Axes: B row, K key/value head, G query head of a key/value head, M query
-(G times tokens), H head dim, C token of a block, T decode step, U block of one
-read, X token of one read, L layer.
+(G times tokens), H head dim, C token of a block, T decode step, X token of a
+page, L layer.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -59,9 +61,7 @@ def prefill_attend(
     state = _first(q_KMH, key_KHC, value_KCH, causal_MC)
 
     def read(index, state):
-      at = (layer, index, slot, 0, 0, 0)
-      key_KHC = _block(cache.keys_LJSKHC, at, (1, 1, 1))[0, 0, 0]
-      value_KCH = _block(cache.values_LJSKCH, at, (1, 1, 1))[0, 0, 0]
+      key_KHC, value_KCH = cache_lib.read_block(cache, slot, index, layer)
       return _more(state, q_KMH, key_KHC, value_KCH, index < block)
 
     state = jax.lax.fori_loop(0, reads, read, state)
@@ -74,23 +74,38 @@ def prefill_attend(
   return attend
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reads:
+  """What the decode steps of a window read of the cache.
+
+  Rows are the slots from `first` on, in N parts of equal size. Every row that
+  counts sees the first `shared` pages, and they are those of slot `leader`.
+  """
+
+  first: Any  # int32, slot of the first row
+  cached_B: Any  # int32, how many tokens of each row's slot may be seen
+  pages_N: Any  # int32, how many pages of a part; covers its cached tokens
+  leader: Any  # int32
+  shared: Any  # int32, at most what each row has; None reads nothing jointly
+
+
 def decode_attend(
-  cache: cache_lib.KVCache, first, cached_B, step, reads, blocks_per_read: int
+  cache: cache_lib.KVCache, reads: Reads, step
 ) -> transformer.Attend:
   """Attention of one new token per row.
 
+  A shared page is read once for all rows, as one product with many queries
+  instead of one small product per row. Both give the same bits where
+  `Programs.sharing_keeps_bits` says so.
+
   Args:
-    cache: its slots from `first` on are the rows.
-    first: slot of the first row.
-    cached_B: how many tokens of each row's slot may be seen.
+    cache: read only.
+    reads: which tokens of it.
     step: index of this step in the carry; earlier steps are visible.
-    reads: how often to read `blocks_per_read` blocks; covers max(cached_B).
-    blocks_per_read: static.
 
   Returns:
     An `attend` over [B, 1, ...] arrays with carry (keys_LBKTH, values_LBKTH).
   """
-  read_tokens = blocks_per_read * cache.block_tokens
 
   def attend(layer, q_BTNH, k_BTKH, v_BTKH, carry):
     keys_LBKTH, values_LBKTH = (
@@ -112,17 +127,9 @@ def decode_attend(
       value_BKTH,
       jnp.arange(key_BKTH.shape[-2]) <= step,
     )
-
-    def read(index, state):
-      at = (layer, index * blocks_per_read, first, 0, 0, 0)
-      size = (1, blocks_per_read, q_BKGH.shape[0])
-      position_X = index * read_tokens + jnp.arange(read_tokens)
-      seen_BX = position_X < cached_B[:, None]
-      keys_and_values = _side_by_side(cache, at, size)
-      return _more(state, q_BKGH, *keys_and_values, seen_BX[:, None, None])
-
-    state = jax.lax.fori_loop(0, reads, read, state)
-    out_BKGH = _finish(state)
+    if reads.shared is not None:
+      state = _read_shared(cache, reads, layer, q_BKGH, state)
+    out_BKGH = _finish(_read_own(cache, reads, layer, q_BKGH, state))
     return (
       out_BKGH.reshape(q_BTNH.shape).astype(q_BTNH.dtype),
       (keys_LBKTH, values_LBKTH),
@@ -131,17 +138,68 @@ def decode_attend(
   return attend
 
 
-def _side_by_side(cache: cache_lib.KVCache, at, size):
-  """(key_BKHX, value_BKXH) of U blocks: fewer and longer products."""
-  key_UBKHC = _block(cache.keys_LJSKHC, at, size)[0]
-  value_UBKCH = _block(cache.values_LJSKCH, at, size)[0]
-  key_BKHUC = jnp.transpose(key_UBKHC, (1, 2, 3, 0, 4))
-  value_BKUCH = jnp.transpose(value_UBKCH, (1, 2, 0, 3, 4))
-  rows, kv_heads, head_dim = key_BKHUC.shape[:3]
-  return (
-    key_BKHUC.reshape(rows, kv_heads, head_dim, -1),
-    value_BKUCH.reshape(rows, kv_heads, -1, head_dim),
+def _read_shared(cache, reads: Reads, layer, q_BKGH, state) -> Accumulator:
+  """Adds the pages that all rows have, those of one slot for all of them."""
+  rows, kv_heads = q_BKGH.shape[:2]
+  together = lambda x_BKGH: jnp.swapaxes(x_BKGH, 0, 1).reshape(
+    kv_heads, -1, x_BKGH.shape[-1]
   )
+  apart = lambda x_KMH: jnp.swapaxes(
+    x_KMH.reshape(kv_heads, rows, -1, x_KMH.shape[-1]), 0, 1
+  )
+  q_KMH = together(q_BKGH)
+  cached_M = jnp.repeat(reads.cached_B, q_BKGH.shape[2])
+
+  def read(page, state):
+    key_KHX, value_KXH = jax.tree.map(
+      lambda x: x[0], cache_lib.read_pages(cache, layer, page, reads.leader, 1)
+    )
+    # True in every row that counts. It is asked all the same: without it XLA
+    # would fuse, and round, the sums in another way than in `_read_part`.
+    seen_MX = _position(cache, page) < cached_M[:, None]
+    return _more(state, q_KMH, key_KHX, value_KXH, seen_MX[None], _weigh_many)
+
+  state = jax.tree.map(together, state)
+  state = jax.lax.fori_loop(0, reads.shared, read, state)
+  return jax.tree.map(apart, state)
+
+
+def _read_own(cache, reads: Reads, layer, q_BKGH, state) -> Accumulator:
+  """Adds the other pages, those of its own slot for every row."""
+  size = q_BKGH.shape[0] // reads.pages_N.shape[0]
+  ends = []
+  for part in range(reads.pages_N.shape[0]):
+    of_part = slice(part * size, (part + 1) * size)
+    ends.append(
+      _read_part(
+        cache,
+        reads,
+        layer,
+        q_BKGH[of_part],
+        jax.tree.map(lambda x, at=of_part: x[at], state),
+        part,
+      )
+    )
+  return jax.tree.map(lambda *parts: jnp.concatenate(parts), *ends)
+
+
+def _read_part(cache, reads: Reads, layer, q_BKGH, state, part) -> Accumulator:
+  rows = q_BKGH.shape[0]
+  cached_B = reads.cached_B[part * rows : (part + 1) * rows]
+  first = reads.first + part * rows
+
+  def read(page, state):
+    seen_BX = _position(cache, page) < cached_B[:, None]
+    pages = cache_lib.read_pages(cache, layer, page, first, rows)
+    return _more(state, q_BKGH, *pages, seen_BX[:, None, None])
+
+  start = 0 if reads.shared is None else reads.shared
+  return jax.lax.fori_loop(start, reads.pages_N[part], read, state)
+
+
+def _position(cache, page):
+  """int32 [X], of a page's tokens in their slot."""
+  return page * cache.page_tokens + jnp.arange(cache.page_tokens)
 
 
 def _group(q_TNH, kv_heads: int):
@@ -153,10 +211,6 @@ def _group(q_TNH, kv_heads: int):
 
 def _set_layer(array, layer, value):
   return jax.lax.dynamic_update_index_in_dim(array, value, layer, 0)
-
-
-def _block(array, at, size):
-  return jax.lax.dynamic_slice(array, at, (*size, *array.shape[3:]))
 
 
 def _scores(q, key):
@@ -171,6 +225,19 @@ def _weigh(weights, value):
   )
 
 
+def _weigh_many(weights, value):
+  """As `_weigh`, in products of no more queries than head dims.
+
+  With more, the matrix library of a CPU would split the sum and round
+  differently than for the few queries of one row.
+  """
+  size = value.shape[-1]
+  pieces = range(0, weights.shape[-2], size)
+  return jnp.concatenate(
+    [_weigh(weights[..., at : at + size, :], value) for at in pieces], axis=-2
+  )
+
+
 def _first(q, key, value, seen) -> Accumulator:
   """Starts the accumulator; every query must see at least one key."""
   scores = jnp.where(seen, _scores(q, key), _MASKED)
@@ -179,7 +246,7 @@ def _first(q, key, value, seen) -> Accumulator:
   return top, jnp.sum(weights, axis=-1, keepdims=True), _weigh(weights, value)
 
 
-def _more(state: Accumulator, q, key, value, seen) -> Accumulator:
+def _more(state: Accumulator, q, key, value, seen, weigh=_weigh) -> Accumulator:
   """Adds keys to the accumulator.
 
   Where nothing is seen the result equals `state` to the bit: the maximum
@@ -193,7 +260,7 @@ def _more(state: Accumulator, q, key, value, seen) -> Accumulator:
   return (
     new_top,
     total * factor + jnp.sum(weights, axis=-1, keepdims=True),
-    out * factor + _weigh(weights, value),
+    out * factor + weigh(weights, value),
   )
 
 

@@ -75,6 +75,7 @@ def decode(
   """
   size = geometry.group_rows
   windows = device.agree(geometry, windows_P[0])
+  params = device.taken_apart(arch, params)
 
   def group(index, state):
     cache, out_XB = state
@@ -140,13 +141,10 @@ def _window(arch, geometry, params, eos_ids, first, cache, rows_G, knobs_G):
   """Up to `decode_steps` steps of the group whose first slot is `first`."""
   started_G = rows_G[:, Row.LEFT] > 0
   cached_G = jnp.where(started_G, rows_G[:, Row.CACHED], 0)
-  read_tokens = geometry.blocks_per_read * geometry.block_tokens
-  reads = device.agree(geometry, -(-jnp.max(cached_G) // read_tokens))
+  reads = _reads(geometry, first, cached_G, rows_G)
 
   def step(state: _Steps) -> _Steps:
-    attend = cached_attention.decode_attend(
-      cache, first, cached_G, state.step, reads, geometry.blocks_per_read
-    )
+    attend = cached_attention.decode_attend(cache, reads, state.step)
     hidden_G1D, fresh = transformer.forward(
       arch,
       params,
@@ -186,6 +184,19 @@ def _window(arch, geometry, params, eos_ids, first, cache, rows_G, knobs_G):
     cache, keys_LGKTH, values_LGKTH, first, cached_G, first_G
   )
   return cache, end
+
+
+def _reads(geometry, first, cached_G, rows_G) -> cached_attention.Reads:
+  """What the steps of a window read of the cache."""
+  cached_NG = cached_G.reshape(-1, geometry.read_rows)
+  pages_N = -(-jnp.max(cached_NG, axis=1) // geometry.page_tokens)
+  return cached_attention.Reads(
+    first=first,
+    cached_B=cached_G,
+    pages_N=device.agree(geometry, pages_N),
+    leader=rows_G[0, Row.LEADER],
+    shared=rows_G[0, Row.SHARED] if geometry.shares else None,
+  )
 
 
 def _start(arch, geometry, rows_G, started_G) -> _Steps:

@@ -22,15 +22,20 @@ from agentflow_jax.sampler import cached_attention, layout
 
 Op = layout.Op
 
-# Prefill of networks up to this size is unrolled, because XLA then drops what
-# follows the last layer's keys and values: a sixth of the work for six layers.
-# Bigger ones gain less and compile for long. Decode is faster rolled.
-_UNROLL_PARAMETERS = 50_000_000
+# The layers of networks up to this size are taken apart once per dispatch.
+# Bigger ones gain less and compile for long.
+_UNSTACK_PARAMETERS = 50_000_000
 
 
-def _prefill_unroll(arch: architecture_lib.Architecture) -> int:
-  small = arch.parameter_count() <= _UNROLL_PARAMETERS
-  return arch.num_layers if small else 1
+def taken_apart(arch: architecture_lib.Architecture, params):
+  """`params` as the programs' loops use them: a small network's unstacked.
+
+  Prefill then also drops what follows the last layer's keys and values: a sixth
+  of the work for six layers.
+  """
+  if arch.parameter_count() > _UNSTACK_PARAMETERS:
+    return params
+  return transformer.unstack(params)
 
 
 def extend(arch, geometry, params, cache, count_P, ops_PR, tokens_PRC):
@@ -51,6 +56,7 @@ def extend(arch, geometry, params, cache, count_P, ops_PR, tokens_PRC):
   ops_R, tokens_RC = ops_PR[0], tokens_PRC[0]
   block_tokens = geometry.block_tokens
   carry = _empty_block(arch, block_tokens)
+  params = taken_apart(arch, params)
 
   def chunk(op, tokens_C, cache):
     slot, block = op[Op.SLOT], jnp.maximum(op[Op.BLOCK], 0)
@@ -64,7 +70,6 @@ def extend(arch, geometry, params, cache, count_P, ops_PR, tokens_PRC):
         cache, slot, block, agree(geometry, block)
       ),
       carry,
-      unroll=_prefill_unroll(arch),
     )
     if geometry.lockstep:
       keys_LKHC, values_LKCH = jax.tree.map(

@@ -13,13 +13,19 @@ DATA_AXIS = "data"
 # Windows of decode steps in one dispatch, while nobody is waiting.
 _WINDOWS = 4
 # Rows of one decode product on a CPU. Fewer are slower per row, more leave more
-# rows idle when requests end at different times.
+# rows idle when requests end at different times. Weights that do not stay in a
+# core's cache are read again for every group, so they take bigger ones.
 _CPU_GROUP_ROWS = 16
+_CPU_GROUP_ROWS_BIG = 32
+_BIG_WEIGHTS_BYTES = 8 * 2**20
+# Rows of a group whose own pages are read together on a CPU: as many pages as
+# the fullest of them has.
+_CPU_READ_ROWS = 8
 # Operations per `extend` dispatch; bounds the time between two admissions.
 OPERATIONS = 16
-# Keys a decode step reads at once: big enough to amortise the loop, small
-# enough that what was read is still in the CPU's cache for the matmuls.
-_READ_TOKENS = 256
+# Most tokens of a page, which is what a decode step reads at once: big enough
+# to amortise the loop, small enough that little of it is beyond a row's end.
+_PAGE_TOKENS = 256
 
 
 class Op(enum.IntEnum):
@@ -42,6 +48,9 @@ class Row(enum.IntEnum):
   TOP_K = 4
   KEY_0 = 5  # the two words of the request's key, as int32 bits
   KEY_1 = 6
+  # The same in all rows of a group:
+  LEADER = 7  # slot within its shard whose leading pages all active rows have
+  SHARED = 8  # how many such pages
 
 
 class Knob(enum.IntEnum):
@@ -56,17 +65,19 @@ class Knob(enum.IntEnum):
 class Geometry:
   """Sizes that the programs are compiled for.
 
-  Example: 64 slots for 1200 + 64 tokens in chunks of 128 have 10 blocks each,
-  read two at a time.
+  Example: 64 slots for 1200 + 64 tokens in chunks of 128 have 5 pages of two
+  blocks each.
   """
 
   slots: int  # of all shards
   shards: int  # devices on the mesh's "data" axis
   block_tokens: int
-  blocks: int  # per slot, a multiple of `blocks_per_read`
-  blocks_per_read: int
+  pages: int  # per slot
+  page_tokens: int  # a multiple of `block_tokens`
   decode_steps: int  # of a window
   group_rows: int  # decoded together; divides `slots_per_shard`
+  read_rows: int  # whose own pages are read together; divides `group_rows`
+  shares: bool  # whether pages that all rows of a group have can be read once
   windows: int = _WINDOWS  # most of a dispatch
   # Shards go through the same loop rounds, because another mesh axis splits
   # the network and its collectives need every device.
@@ -87,7 +98,8 @@ class Geometry:
   ) -> "Geometry":
     """Sizes for prompts and completions of `tokens` tokens together.
 
-    `group_rows` None decodes all rows of a shard together.
+    `group_rows` None decodes all rows of a shard together and reads all their
+    pages together: what accelerators like.
 
     Raises:
       ConfigError: a size is not positive, the mesh has no "data" axis, it does
@@ -109,15 +121,20 @@ class Geometry:
         f"model's max_positions={max_positions}"
       )
     needed = -(-tokens // block_tokens)
-    per_read = max(1, min(needed, _READ_TOKENS // block_tokens))
+    per_page = max(1, min(needed, _PAGE_TOKENS // block_tokens))
+    pages = -(-needed // per_page)
+    group = _divisor(slots // shards, group_rows)
+    grouped = group_rows is not None
     return cls(
       slots=slots,
       shards=shards,
       block_tokens=block_tokens,
-      blocks=-(-needed // per_read) * per_read,
-      blocks_per_read=per_read,
+      pages=pages,
+      page_tokens=per_page * block_tokens,
       decode_steps=steps,
-      group_rows=_divisor(slots // shards, group_rows),
+      group_rows=group,
+      read_rows=_divisor(group, _CPU_READ_ROWS) if grouped else group,
+      shares=grouped and group > 1 and pages > 1 and not lockstep,
       lockstep=lockstep,
     )
 
@@ -140,9 +157,12 @@ class Geometry:
     return 2 * self.most_steps + 1
 
 
-def group_rows(platform: str) -> int | None:
+def group_rows(platform: str, weight_bytes: int) -> int | None:
   """Rows decoded together: on an accelerator all, or weights are read twice."""
-  return _CPU_GROUP_ROWS if platform == "cpu" else None
+  if platform != "cpu":
+    return None
+  big = weight_bytes > _BIG_WEIGHTS_BYTES
+  return _CPU_GROUP_ROWS_BIG if big else _CPU_GROUP_ROWS
 
 
 def _divisor(slots: int, most: int | None) -> int:

@@ -66,6 +66,8 @@ class Counters:
   completion_tokens: int = 0
   extend_dispatches: int = 0
   decode_dispatches: int = 0
+  context_tokens: int = 0  # cached ones of the active rows, once a dispatch
+  shared_tokens: int = 0  # of those: read jointly with other rows
   row_steps: int = 0  # decode rows times steps, idle ones included
   extend_s: float = 0.0
   decode_s: float = 0.0
@@ -81,7 +83,8 @@ class Counters:
     """All counts, and the rates and shares made of them.
 
     `occupancy` is drawn tokens per computed decode row; `prefix_hit_rate` the
-    reused share of prompt tokens; `prefill_computed_per_unique` is 1 when
+    reused share of prompt tokens; `shared_context` the share of the context
+    that is read once for a whole group; `prefill_computed_per_unique` is 1 when
     every shared prefix was computed once.
     """
     names = {field.name for field in dataclasses.fields(self)}
@@ -94,6 +97,7 @@ class Counters:
       "decode_tokens_per_s": _ratio(self.completion_tokens, self.decode_s),
       "occupancy": _ratio(self.completion_tokens, self.row_steps),
       "prefix_hit_rate": _ratio(reused, self.prompt_tokens),
+      "shared_context": _ratio(self.shared_tokens, self.context_tokens),
       "prefill_computed_per_unique": _ratio(
         self.computed_tokens, self.unique_tokens
       ),

@@ -59,14 +59,18 @@ class Programs:
     self._launch = _LAUNCH if has_collectives else contextlib.nullcontext()
 
   @property
+  def vocab_size(self) -> int:
+    return self._arch.vocab_size
+
+  @property
   def compiles(self) -> int:
     return len(self._compiled)
 
   def cache_shapes(self) -> cache_lib.KVCache:
     """Shapes and shardings of the cache, in the architecture's dtype."""
     arch, geometry = self._arch, self.geometry
-    lead = (arch.num_layers, geometry.blocks, geometry.slots, arch.num_kv_heads)
-    sizes = (arch.head_dim, geometry.block_tokens)
+    lead = (arch.num_layers, geometry.pages, geometry.slots, arch.num_kv_heads)
+    sizes = (arch.head_dim, geometry.page_tokens)
     tensor = self._mesh.shape.get(_TENSOR_AXIS, 1)
     split = tensor > 1 and arch.num_kv_heads % tensor == 0
     spec = (*_SLOTS, _TENSOR_AXIS if split else None)
@@ -74,7 +78,9 @@ class Programs:
       (*lead, *tail), jnp.dtype(arch.dtype), sharding=self._on_mesh(spec)
     )
     return cache_lib.KVCache(
-      keys_LJSKHC=shape(sizes), values_LJSKCH=shape(sizes[::-1])
+      keys_LJSKHX=shape(sizes),
+      values_LJSKXH=shape(sizes[::-1]),
+      block_tokens=geometry.block_tokens,
     )
 
   def new_cache(self) -> cache_lib.KVCache:
@@ -122,7 +128,7 @@ class Programs:
     logging.info(
       "KV cache: %d slots of %d tokens, %.1f MiB over %d devices",
       geometry.slots,
-      geometry.blocks * geometry.block_tokens,
+      geometry.pages * geometry.page_tokens,
       size / 2**20,
       self._mesh.size,
     )

@@ -99,6 +99,11 @@ class Rows:
   def active_S(self) -> np.ndarray:
     return self.columns_S[:, Row.LEFT] > 0
 
+  @property
+  def cached_tokens(self) -> int:
+    """Of all active rows together."""
+    return int(self.columns_S[self.active_S, Row.CACHED].sum())
+
   def certain_steps(self) -> int:
     """Steps until the first row may leave, if none draws an eos.
 

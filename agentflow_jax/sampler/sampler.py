@@ -83,6 +83,7 @@ class Sampler:
     mesh = _default_mesh(params) if mesh is None else mesh
     geometry = _geometry(
       mesh,
+      params,
       slots=slots,
       tokens=max_prompt_tokens + max_completion_tokens,
       block_tokens=prefill_chunk_tokens,
@@ -260,11 +261,12 @@ class _Room:
     self._semaphore.release()
 
 
-def _geometry(mesh: Mesh, **sizes: int) -> layout.Geometry:
+def _geometry(mesh: Mesh, params: Any, **sizes: int) -> layout.Geometry:
   shards = mesh.shape.get(layout.DATA_AXIS, 0)
+  weight_bytes = sum(x.nbytes for x in jax.tree.leaves(params))
   return layout.Geometry.of(
     shards=shards,
-    group_rows=layout.group_rows(mesh.devices.flat[0].platform),
+    group_rows=layout.group_rows(mesh.devices.flat[0].platform, weight_bytes),
     lockstep=shards not in (1, mesh.size),
     **sizes,
   )

@@ -148,7 +148,7 @@ def test_the_sampler_programs_trace_at_full_size(name):
   built = _built(name)
   config = built.config
   geometry = built.programs.geometry
-  assert geometry.blocks * geometry.block_tokens >= (
+  assert geometry.pages * geometry.page_tokens >= (
     config.sampler.max_prompt_tokens + config.sampler.max_completion_tokens
   )
   mesh = samplers.sampling_mesh(config, built.mesh)
@@ -182,7 +182,7 @@ def test_the_docstring_names_slots_and_context_right(name):
   built = _built(name)
   geometry = built.programs.geometry
   per_device = geometry.slots // geometry.shards
-  tokens = geometry.blocks * geometry.block_tokens
+  tokens = geometry.pages * geometry.page_tokens
   _, text = examples.by_name(name)
   assert f"2 x {per_device} slots of {tokens} tokens" in text
 

@@ -182,6 +182,9 @@ def test_the_figure_is_xml_and_shows_every_condition(tmp_path, name):
   root = ElementTree.fromstring(figure.draw(result, chosen.panels))
   assert root.tag == "{http://www.w3.org/2000/svg}svg"
   texts = [element.text or "" for element in root.iter()]
+  # Letters of the title are about 9 pixels wide, and it begins at 16.
+  titles = [text for text in texts if text and text in chosen.question]
+  assert titles and max(map(len, titles)) * 9 + 16 <= int(root.get("width"))
   for condition in chosen.shown():
     assert condition.label in texts
   for panel in chosen.panels:

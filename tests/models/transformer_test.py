@@ -115,6 +115,23 @@ def test_remat_and_unroll_change_no_number(name):
     )
 
 
+@pytest.mark.parametrize("name", _FAMILIES)
+def test_layers_taken_apart_are_the_same_network(name):
+  arch = tiny_model.tiny_architecture(**_FAMILIES[name])
+  params = tiny_model.tiny_params(arch)
+  apart = transformer.unstack(params)
+  assert len(apart["layers"]) == arch.num_layers
+  tokens = _tokens(2, 10)
+  stacked = _run(arch, params, tokens, *_causal(tokens))
+  one_by_one = _run(arch, apart, tokens, *_causal(tokens))
+  np.testing.assert_allclose(stacked, one_by_one, atol=1e-6)
+  first, *others = apart["layers"]
+  swapped = apart | {"layers": (*others, first)}
+  assert np.abs(
+    stacked - _run(arch, swapped, tokens, *_causal(tokens))
+  ).max() > (0.01)
+
+
 def test_remat_saves_less():
   tokens = _tokens(4, 128)
 

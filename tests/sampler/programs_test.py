@@ -32,25 +32,26 @@ def _programs(geometry, devices=1):
 
 
 @pytest.mark.parametrize(
-  ("tokens", "block_tokens", "blocks", "per_read"),
+  ("tokens", "block_tokens", "pages", "page_tokens"),
   [
-    (1264, 128, 10, 2),
-    (1281, 128, 12, 2),
-    (40, 8, 5, 5),
-    (300, 8, 64, 32),
-    (1, 128, 1, 1),
-    (2048, 512, 4, 1),
+    (1264, 128, 5, 256),
+    (1281, 128, 6, 256),
+    (40, 8, 1, 40),
+    (300, 8, 2, 256),
+    (1, 128, 1, 128),
+    (2048, 512, 4, 512),
+    (1000, 96, 6, 192),
   ],
 )
-def test_geometry_holds_the_tokens_in_whole_reads(
-  tokens, block_tokens, blocks, per_read
+def test_geometry_holds_the_tokens_in_whole_pages(
+  tokens, block_tokens, pages, page_tokens
 ):
   geometry = _geometry(
     tokens=tokens, block_tokens=block_tokens, max_positions=4096
   )
-  assert (geometry.blocks, geometry.blocks_per_read) == (blocks, per_read)
-  assert geometry.blocks * block_tokens >= tokens
-  assert geometry.blocks % geometry.blocks_per_read == 0
+  assert (geometry.pages, geometry.page_tokens) == (pages, page_tokens)
+  assert pages * page_tokens >= tokens
+  assert page_tokens % block_tokens == 0
 
 
 @pytest.mark.parametrize("name", ["extend", "decode"])
@@ -101,9 +102,41 @@ def test_rows_are_grouped_evenly(slots, most, size):
   assert slots % size == 0
 
 
+@pytest.mark.parametrize(
+  ("most", "lockstep", "tokens", "shares"),
+  [
+    (2, False, 300, True),
+    (2, False, 40, False),  # one page: no prompt fills it
+    (1, False, 300, False),  # nobody to share with
+    (2, True, 300, False),
+    (None, False, 300, False),  # an accelerator
+  ],
+)
+def test_where_rows_can_share_pages(most, lockstep, tokens, shares):
+  geometry = _geometry(group_rows=most, lockstep=lockstep, tokens=tokens)
+  assert geometry.shares == shares
+
+
+@pytest.mark.parametrize(
+  ("most", "size"), [(32, 8), (16, 8), (12, 6), (4, 4), (None, 96)]
+)
+def test_own_pages_are_read_in_parts_of_a_group(most, size):
+  geometry = _geometry(slots=96, group_rows=most)
+  assert geometry.read_rows == size
+  assert geometry.group_rows % size == 0
+
+
+def test_weights_that_leave_the_cache_take_bigger_groups():
+  of = layout.group_rows
+  assert of("gpu", 1) is None
+  assert of("cpu", 4_000_000) == 16
+  assert of("cpu", 27_000_000) == 32
+
+
 @pytest.mark.slow
-def test_the_cache_is_updated_in_place():
+def test_the_cache_is_updated_in_place(monkeypatch):
   """A copy would cost more than the step; the buffers keep their address."""
+  monkeypatch.setattr(layout, "_PAGE_TOKENS", 16)
   programs, arch, mesh = _programs(_geometry(group_rows=2))
   replicated = jax.NamedSharding(mesh, jax.P())
   params = jax.device_put(tiny_model.tiny_params(arch), replicated)
@@ -124,9 +157,10 @@ def test_the_cache_is_updated_in_place():
   assert address(cache) == before
   # Nor is there a temporary of its size inside the programs.
   one = jax.tree.leaves(cache)[0].nbytes
-  assert one == 2 * 5 * 4 * 2 * 8 * 8 * 4
+  assert one == 2 * 3 * 4 * 2 * 8 * 16 * 4
   for name in ("extend", "decode"):
     text = programs.lower(name, params).compile().as_text()
-    shape = "f32[2,5,4,2,8,8]"
-    assert text is not None and shape in text
-    assert f"= {shape}{{5,4,3,2,1,0}} copy(" not in text
+    assert text is not None
+    for shape in ("f32[2,3,4,2,8,16]", "f32[2,3,4,2,16,8]"):
+      assert shape in text
+      assert f"= {shape}{{5,4,3,2,1,0}} copy(" not in text

@@ -52,7 +52,9 @@ def new_sampler(arch, params):
 @pytest.fixture(scope="session")
 def shared_sampler(new_sampler):
   """Compiled once; a test that changes its parameters puts them back."""
-  return new_sampler()
+  sampler = new_sampler()
+  sampler.warm_up()  # tries whether it may share: dispatches nobody asked for
+  return sampler
 
 
 @pytest.fixture

@@ -96,12 +96,15 @@ class Outcome:
     arch = presets.ARCHITECTURES[self.model]
     return flops_lib.unique(self.shape).flops(arch)
 
+  def device_share(self, program: str) -> float:
+    """Of the wall clock, what `extend` (prefill) or `decode` takes."""
+    wall_s = sum(t.wall_s for t in self.rounds.timings[_OURS])
+    return self.metrics[f"{program}_s"] / wall_s
+
   @property
   def host_share(self) -> float:
     """Of the wall clock, what no device program accounts for."""
-    wall_s = sum(t.wall_s for t in self.rounds.timings[_OURS])
-    device_s = self.metrics["extend_s"] + self.metrics["decode_s"]
-    return 1.0 - device_s / wall_s
+    return 1.0 - self.device_share("extend") - self.device_share("decode")
 
 
 def run(
@@ -200,8 +203,9 @@ def _section(outcome: Outcome) -> report.Section:
   notes = [
     f"peak: {peak.text(0)} GFLOP/s; unique tokens reach {share.text()} of it "
     f"({outcome.flops / 1e9:.0f} GFLOP)",
-    f"host share {outcome.host_share:.3f}, "
-    f"{outcome.compiles} compiles after warm-up",
+    f"prefill share {outcome.device_share('extend'):.3f}, decode share "
+    f"{outcome.device_share('decode'):.3f}, host share "
+    f"{outcome.host_share:.3f}, {outcome.compiles} compiles after warm-up",
     *(f"{name} {metrics[name]:.3f}" for name in _SHOWN),
   ]
   return report.Section(
@@ -219,6 +223,7 @@ _SHOWN = (
   "decode_tokens_per_s",
   "occupancy",
   "prefix_hit_rate",
+  "shared_context",
   "prefill_computed_per_unique",
   "queue_age_p50_s",
   "queue_age_p99_s",

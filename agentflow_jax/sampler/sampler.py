@@ -101,10 +101,9 @@ class Sampler:
     self._room = _Room(slots + max_waiting)
     programs = programs_lib.Programs(arch, geometry, mesh, tuple(eos_ids))
     rows = rows_lib.Rows(slots, eos_ids, decode_text)
+    scheduler = _scheduler(geometry, max_prompt_tokens)
     self._worker = worker_lib.Worker(
-      batcher_lib.Batcher(
-        programs, rows, _scheduler(geometry, max_prompt_tokens), self._params
-      )
+      batcher_lib.Batcher(programs, rows, scheduler, self._params)
     )
 
   async def sample(self, request: SampleRequest) -> SampleOutput:

@@ -143,7 +143,7 @@ def load(name: str, config: config_lib.Config) -> "benchmarks_lib.Loaded":
   source = sources.open_source(name, data_dir, sources.HELD_OUT)
   count = config.tasks.evaluation_questions or len(source)
   tasks = [source[i] for i in range(min(count, len(source)))]
-  return benchmarks.Loaded(tasks=tasks)
+  return benchmarks.Loaded(tasks=tasks, left_out=sources.left_out_of(source))
 
 
 def compare(folders: list[str]) -> str:

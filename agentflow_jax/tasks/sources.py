@@ -85,6 +85,13 @@ def scorers_of(source: protocols.TaskSource) -> set[str]:
   return {source[index].scorer for index in range(len(source))}
 
 
+def left_out_of(source: protocols.TaskSource) -> int:
+  """Questions that are not in `source` because they need a file."""
+  if isinstance(source, mixture.Mixture):
+    return sum(map(left_out_of, source.sources))
+  return source.left_out if isinstance(source, RecordSource) else 0
+
+
 def _open_one(
   spec: str, data_dir: str | os.PathLike[str], split: str
 ) -> protocols.TaskSource:
@@ -101,9 +108,11 @@ def _open_one(
     )
   if spec.startswith(task_specs.TFDS):
     name = spec.removeprefix(task_specs.TFDS)
+    about = store.read_about(data_dir, name)
     return RecordSource(
       store.open_records(data_dir, name),
-      scorers=store.read_about(data_dir, name)["scorers"],
+      scorers=about["scorers"],
+      left_out=about.get("attachments", 0),  # older ones did not count them
     )
   return read_jsonl(spec.removeprefix(JSONL))
 
@@ -120,9 +129,14 @@ class RecordSource:
   """
 
   def __init__(
-    self, records: Sequence[Mapping[str, Any]], scorers: Sequence[str] = ()
+    self,
+    records: Sequence[Mapping[str, Any]],
+    scorers: Sequence[str] = (),
+    left_out: int = 0,
   ):
     self._records = records
+    # Questions of the published file that need an attachment.
+    self.left_out = left_out
     # All that occur, if the writer noted them down.
     self.scorers = tuple(scorers)
 

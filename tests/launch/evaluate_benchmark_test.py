@@ -114,3 +114,26 @@ def test_gated_files_in_agentflows_layout(tmp_path):
   for name in ("report.md", "report.html"):
     text = (tmp_path / "out" / name).read_text()
     assert "are left out: 2; the denominator is 3." in text
+
+
+def test_a_prepared_dataset_counts_what_it_left_out(tmp_path):
+  rows = [
+    {"task_id": f"t{n}", "Question": f"How many are {n}?", "Final answer": "17"}
+    | {"Level": 1, "file_name": "t.xlsx" if n > 2 else ""}
+    for n in range(5)
+  ]
+  source = tmp_path / "metadata.jsonl"
+  source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  done = evaluated.run(
+    tmp_path,
+    "prepare_data.py",
+    *("--dataset=gaia", f"--source={source}", "--data_dir=data"),
+  )
+  assert done.returncode == 0, done.stderr
+  done = _evaluate(
+    tmp_path, "--benchmark=tfds:gaia", "--config.tasks.data_dir=data"
+  )
+  assert done.returncode == 0, done.stderr
+  results = json.loads((tmp_path / "out/results.json").read_text())
+  (found,) = results.values()
+  assert (found["questions"], found["left_out"]) == (3, 2)

@@ -390,6 +390,7 @@ def test_gaias_validation_folder_has_127_questions_without_files(
   assert [record["id"] for record in records] == expected
   about = store.read_about(tmp_path / "data", "gaia")
   assert about["left_out"] == "38 rows need an attachment and are left out"
+  assert about["attachments"] == 38
 
 
 def test_a_table_of_ones_own_by_its_columns(tmp_path, prepare):

@@ -83,6 +83,12 @@ def test_the_same_again_is_no_work_but_bad_rows_are_always_the_last(tmp_path):
   assert write(source="g")[0]["source"] == "g"
   note = "1 row needs an attachment and is left out"
   assert write(source="g", attachments=1)[0]["left_out"] == note
+  read = sources.open_source("tfds:quiz", tmp_path, "train")
+  assert sources.left_out_of(read) == 1
+  store.write(tmp_path, "more", _checked(tasks, (), 3), source="h")
+  mixed = "mix:tfds:quiz@1,tfds:more@1"
+  read = sources.open_source(mixed, tmp_path, "train")
+  assert sources.left_out_of(read) == 4
   (folder / "quarantine.jsonl").unlink()
   write(source="g", attachments=1)
   assert not list(folder.parent.glob(".*"))

@@ -66,6 +66,7 @@ def write(
     "source": source,
     "questions": len(checked.tasks),
     "quarantined": len(checked.bad),
+    "attachments": checked.attachments,
     "left_out": checking.attachments_note(checked.attachments),
     "scorers": sorted({task.scorer for task in checked.tasks}),
     "digest": _digest(checked.tasks),

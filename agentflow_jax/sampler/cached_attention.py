@@ -96,7 +96,7 @@ def decode_attend(
 
   A shared page is read once for all rows, as one product with many queries
   instead of one small product per row. Both give the same bits where
-  `Programs.sharing_keeps_bits` says so.
+  `sharing.keeps_bits` says so.
 
   Args:
     cache: read only.

@@ -19,7 +19,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 
 from agentflow_jax.core import engine as engine_lib
@@ -31,7 +30,6 @@ from agentflow_jax.sampler import scheduler as scheduler_lib
 
 FinishReason = engine_lib.FinishReason
 Ticket = rows_lib.Ticket
-Op = layout.Op
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,10 +193,7 @@ class Batcher:
       self._counters.moved_rows += len(moved)
 
   def _extend(self) -> None:
-    arrays = _pack(
-      self._scheduler.take_operations(layout.OPERATIONS),
-      self._programs.geometry.block_tokens,
-    )
+    arrays = self._scheduler.take_packed()
     started_s = time.monotonic()
     self._cache = self._programs.extend(self._params, self._cache, *arrays)
     jax.block_until_ready(self._cache)
@@ -250,24 +245,3 @@ class Batcher:
   def _free(self, slot: int) -> None:
     self._rows.stop(slot)
     self._scheduler.release(slot)
-
-
-def _pack(
-  shards: list[list[scheduler_lib.Operation]], block_tokens: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """(count_P, ops_PR, tokens_PRC), int32, for `Programs.extend`."""
-  count_P = np.asarray([len(operations) for operations in shards], np.int32)
-  limit = layout.OPERATIONS
-  ops_PR = np.zeros((len(shards), limit, len(Op)), np.int32)
-  ops_PR[:, :, Op.BLOCK] = -1
-  tokens_PRC = np.zeros((len(shards), limit, block_tokens), np.int32)
-  for shard, operations in enumerate(shards):
-    for index, operation in enumerate(operations):
-      row = ops_PR[shard, index]
-      row[Op.SLOT] = operation.slot
-      row[Op.SOURCE] = operation.source
-      row[Op.COPY_BLOCKS] = operation.copy_blocks
-      row[Op.BLOCK] = operation.block
-      row[Op.SWAP_BLOCKS] = operation.swap_blocks
-      tokens_PRC[shard, index, : len(operation.tokens)] = operation.tokens
-  return count_P, ops_PR, tokens_PRC

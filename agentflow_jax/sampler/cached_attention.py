@@ -78,13 +78,13 @@ def prefill_attend(
 class Reads:
   """What the decode steps of a window read of the cache.
 
-  Rows are the slots from `first` on, in N parts of equal size. Every row that
-  counts sees the first `shared` pages, and they are those of slot `leader`.
+  Rows are the slots from `first` on. Every row that counts sees the first
+  `shared` pages, and they are those of slot `leader`.
   """
 
   first: Any  # int32, slot of the first row
   cached_B: Any  # int32, how many tokens of each row's slot may be seen
-  pages_N: Any  # int32, how many pages of a part; covers its cached tokens
+  pages: Any  # int32, how many to read; covers max(cached_B)
   leader: Any  # int32
   shared: Any  # int32, at most what each row has; None reads nothing jointly
 
@@ -155,7 +155,7 @@ def _read_shared(cache, reads: Reads, layer, q_BKGH, state) -> Accumulator:
       lambda x: x[0], cache_lib.read_pages(cache, layer, page, reads.leader, 1)
     )
     # True in every row that counts. It is asked all the same: without it XLA
-    # would fuse, and round, the sums in another way than in `_read_part`.
+    # would fuse, and round, the sums in another way than in `_read_own`.
     seen_MX = _position(cache, page) < cached_M[:, None]
     return _more(state, q_KMH, key_KHX, value_KXH, seen_MX[None], _weigh_many)
 
@@ -166,35 +166,16 @@ def _read_shared(cache, reads: Reads, layer, q_BKGH, state) -> Accumulator:
 
 def _read_own(cache, reads: Reads, layer, q_BKGH, state) -> Accumulator:
   """Adds the other pages, those of its own slot for every row."""
-  size = q_BKGH.shape[0] // reads.pages_N.shape[0]
-  ends = []
-  for part in range(reads.pages_N.shape[0]):
-    of_part = slice(part * size, (part + 1) * size)
-    ends.append(
-      _read_part(
-        cache,
-        reads,
-        layer,
-        q_BKGH[of_part],
-        jax.tree.map(lambda x, at=of_part: x[at], state),
-        part,
-      )
-    )
-  return jax.tree.map(lambda *parts: jnp.concatenate(parts), *ends)
-
-
-def _read_part(cache, reads: Reads, layer, q_BKGH, state, part) -> Accumulator:
-  rows = q_BKGH.shape[0]
-  cached_B = reads.cached_B[part * rows : (part + 1) * rows]
-  first = reads.first + part * rows
 
   def read(page, state):
-    seen_BX = _position(cache, page) < cached_B[:, None]
-    pages = cache_lib.read_pages(cache, layer, page, first, rows)
-    return _more(state, q_BKGH, *pages, seen_BX[:, None, None])
+    seen_BX = _position(cache, page) < reads.cached_B[:, None]
+    keys_and_values = cache_lib.read_pages(
+      cache, layer, page, reads.first, q_BKGH.shape[0]
+    )
+    return _more(state, q_BKGH, *keys_and_values, seen_BX[:, None, None])
 
   start = 0 if reads.shared is None else reads.shared
-  return jax.lax.fori_loop(start, reads.pages_N[part], read, state)
+  return jax.lax.fori_loop(start, reads.pages, read, state)
 
 
 def _position(cache, page):

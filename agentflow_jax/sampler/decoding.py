@@ -188,12 +188,11 @@ def _window(arch, geometry, params, eos_ids, first, cache, rows_G, knobs_G):
 
 def _reads(geometry, first, cached_G, rows_G) -> cached_attention.Reads:
   """What the steps of a window read of the cache."""
-  cached_NG = cached_G.reshape(-1, geometry.read_rows)
-  pages_N = -(-jnp.max(cached_NG, axis=1) // geometry.page_tokens)
+  pages = -(-jnp.max(cached_G) // geometry.page_tokens)
   return cached_attention.Reads(
     first=first,
     cached_B=cached_G,
-    pages_N=device.agree(geometry, pages_N),
+    pages=device.agree(geometry, pages),
     leader=rows_G[0, Row.LEADER],
     shared=rows_G[0, Row.SHARED] if geometry.shares else None,
   )

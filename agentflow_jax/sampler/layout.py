@@ -18,9 +18,6 @@ _WINDOWS = 4
 _CPU_GROUP_ROWS = 16
 _CPU_GROUP_ROWS_BIG = 32
 _BIG_WEIGHTS_BYTES = 8 * 2**20
-# Rows of a group whose own pages are read together on a CPU: as many pages as
-# the fullest of them has.
-_CPU_READ_ROWS = 8
 # Operations per `extend` dispatch; bounds the time between two admissions.
 OPERATIONS = 16
 # Most tokens of a page, which is what a decode step reads at once: big enough
@@ -76,7 +73,6 @@ class Geometry:
   page_tokens: int  # a multiple of `block_tokens`
   decode_steps: int  # of a window
   group_rows: int  # decoded together; divides `slots_per_shard`
-  read_rows: int  # whose own pages are read together; divides `group_rows`
   shares: bool  # whether pages that all rows of a group have can be read once
   windows: int = _WINDOWS  # most of a dispatch
   # Shards go through the same loop rounds, because another mesh axis splits
@@ -98,8 +94,8 @@ class Geometry:
   ) -> "Geometry":
     """Sizes for prompts and completions of `tokens` tokens together.
 
-    `group_rows` None decodes all rows of a shard together and reads all their
-    pages together: what accelerators like.
+    `group_rows` None decodes all rows of a shard together, and shares no page:
+    what accelerators like.
 
     Raises:
       ConfigError: a size is not positive, the mesh has no "data" axis, it does
@@ -133,7 +129,6 @@ class Geometry:
       page_tokens=per_page * block_tokens,
       decode_steps=steps,
       group_rows=group,
-      read_rows=_divisor(group, _CPU_READ_ROWS) if grouped else group,
       shares=grouped and group > 1 and pages > 1 and not lockstep,
       lockstep=lockstep,
     )

@@ -3,8 +3,8 @@
 Flow: `place(prompt, session)` picks a slot, plans the operations that fill it
 (reuse in place, or copy a prefix from another slot, then compute the missing
 chunks) and appends them to the queue of the slot's shard; `take_operations`
-hands them out in order; `release` frees the slot and leaves its prompt behind
-for reuse.
+(or, as arrays, `take_packed`) hands them out in order; `release` frees the slot
+and leaves its prompt behind for reuse.
 
 Only tokens computed by prefill count as a slot's content. Those keys and
 values depend on nothing but the tokens up to there, because a chunk is always
@@ -15,6 +15,8 @@ compute instead of computing it again.
 
 Pure host code: no jax, no clock, no threads. Deterministic in the order of
 calls.
+
+Axes: P shard, R operation, C token of a chunk.
 """
 
 import collections
@@ -22,6 +24,10 @@ import dataclasses
 from collections.abc import Hashable
 
 import numpy as np
+
+from agentflow_jax.sampler import layout
+
+Op = layout.Op
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +170,11 @@ class Scheduler:
       for queue in self._queues
     ]
 
+  def take_packed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The next operations as `Programs.extend` takes them."""
+    taken = self.take_operations(layout.OPERATIONS)
+    return _pack(taken, self._block_tokens)
+
   def _touch(self, slot: int) -> None:
     self._clock += 1
     self._slots[slot].last_used = self._clock
@@ -265,3 +276,24 @@ class Scheduler:
       computed=count - reused,
       padded=(chunks - plan.blocks) * size,
     )
+
+
+def _pack(
+  shards: list[list[Operation]], block_tokens: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """(count_P, ops_PR, tokens_PRC), int32, for `Programs.extend`."""
+  count_P = np.asarray([len(operations) for operations in shards], np.int32)
+  limit = layout.OPERATIONS
+  ops_PR = np.zeros((len(shards), limit, len(Op)), np.int32)
+  ops_PR[:, :, Op.BLOCK] = -1
+  tokens_PRC = np.zeros((len(shards), limit, block_tokens), np.int32)
+  for shard, operations in enumerate(shards):
+    for index, operation in enumerate(operations):
+      row = ops_PR[shard, index]
+      row[Op.SLOT] = operation.slot
+      row[Op.SOURCE] = operation.source
+      row[Op.COPY_BLOCKS] = operation.copy_blocks
+      row[Op.BLOCK] = operation.block
+      row[Op.SWAP_BLOCKS] = operation.swap_blocks
+      tokens_PRC[shard, index, : len(operation.tokens)] = operation.tokens
+  return count_P, ops_PR, tokens_PRC

@@ -9,7 +9,7 @@ equal pages. That the joint product also rounds as the rows' own products do is
 a property of the backend's matrix library, not of the algorithm: `keeps_bits`
 tries it on the compiled program, and the sampler shares only where it holds.
 
-Axes: S slot, P shard, R operation, C token of a chunk, T decode step.
+Axes: S slot, T decode step.
 """
 
 from collections.abc import Iterable
@@ -19,8 +19,9 @@ import numpy as np
 
 from agentflow_jax.sampler import layout
 from agentflow_jax.sampler import programs as programs_lib
+from agentflow_jax.sampler import scheduler as scheduler_lib
 
-Knob, Op, Row = layout.Knob, layout.Op, layout.Row
+Knob, Row = layout.Knob, layout.Row
 
 
 def mark(
@@ -80,9 +81,17 @@ def keeps_bits(
   pages = min(2, geometry.pages - 1)
   cached = pages * geometry.page_tokens
   rng = np.random.default_rng(0)
-  tokens = rng.integers(0, programs.vocab_size, cached, dtype=np.int32)
-  for arrays in _fill(geometry, tokens):
-    cache = programs.extend(params, cache, *arrays)
+  prompt = rng.integers(0, programs.vocab_size, cached, dtype=np.int32)
+  scheduler = scheduler_lib.Scheduler(
+    slots=geometry.slots,
+    shards=geometry.shards,
+    block_tokens=geometry.block_tokens,
+    max_tokens=cached,
+  )
+  for _ in range(geometry.slots):
+    scheduler.place(prompt, session=None)
+  while scheduler.pending:
+    cache = programs.extend(params, cache, *scheduler.take_packed())
   columns_S = np.zeros((geometry.slots, len(Row)), np.int32)
   columns_S[:, Row.TOKEN] = rng.integers(0, programs.vocab_size, geometry.slots)
   columns_S[:, Row.CACHED] = cached
@@ -102,25 +111,3 @@ def keeps_bits(
       + [drawn_S.tobytes()]
     )
   return cache, found[0] == found[1]
-
-
-def _fill(geometry: layout.Geometry, tokens: np.ndarray):
-  """`extend` arguments that put the tokens into every slot of every shard."""
-  size = geometry.block_tokens
-  blocks = len(tokens) // size
-  wanted = [{Op.BLOCK: block} for block in range(blocks)] + [
-    {Op.BLOCK: -1, Op.SLOT: slot, Op.COPY_BLOCKS: blocks}
-    for slot in range(1, geometry.slots_per_shard)
-  ]
-  limit, shards = layout.OPERATIONS, geometry.shards
-  for start in range(0, len(wanted), limit):
-    batch = wanted[start : start + limit]
-    ops_PR = np.zeros((shards, limit, len(Op)), np.int32)
-    tokens_PRC = np.zeros((shards, limit, size), np.int32)
-    for index, operation in enumerate(batch):
-      for column, value in operation.items():
-        ops_PR[:, index, column] = value
-      block = operation[Op.BLOCK]
-      if block >= 0:
-        tokens_PRC[:, index] = tokens[block * size : (block + 1) * size]
-    yield np.full(shards, len(batch), np.int32), ops_PR, tokens_PRC

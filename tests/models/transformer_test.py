@@ -126,10 +126,10 @@ def test_layers_taken_apart_are_the_same_network(name):
   one_by_one = _run(arch, apart, tokens, *_causal(tokens))
   np.testing.assert_allclose(stacked, one_by_one, atol=1e-6)
   first, *others = apart["layers"]
-  swapped = apart | {"layers": (*others, first)}
-  assert np.abs(
-    stacked - _run(arch, swapped, tokens, *_causal(tokens))
-  ).max() > (0.01)
+  swapped = _run(
+    arch, apart | {"layers": (*others, first)}, tokens, *_causal(tokens)
+  )
+  assert np.abs(stacked - swapped).max() > 0.01
 
 
 def test_remat_saves_less():

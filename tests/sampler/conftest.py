@@ -33,7 +33,6 @@ def new_sampler(arch, params):
     tokenizer = byte_tokenizer.ByteTokenizer()
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(layout, "_CPU_GROUP_ROWS", 4)  # two groups
-      patch.setattr(layout, "_CPU_READ_ROWS", 2)  # two parts each
       patch.setattr(layout, "_PAGE_TOKENS", 16)  # six pages of two blocks
       return sampler_lib.Sampler(
         overrides.pop("arch", arch),

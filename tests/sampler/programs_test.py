@@ -117,15 +117,6 @@ def test_where_rows_can_share_pages(most, lockstep, tokens, shares):
   assert geometry.shares == shares
 
 
-@pytest.mark.parametrize(
-  ("most", "size"), [(32, 8), (16, 8), (12, 6), (4, 4), (None, 96)]
-)
-def test_own_pages_are_read_in_parts_of_a_group(most, size):
-  geometry = _geometry(slots=96, group_rows=most)
-  assert geometry.read_rows == size
-  assert geometry.group_rows % size == 0
-
-
 def test_weights_that_leave_the_cache_take_bigger_groups():
   of = layout.group_rows
   assert of("gpu", 1) is None

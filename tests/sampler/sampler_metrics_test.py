@@ -67,6 +67,8 @@ def test_summary_of_hand_made_counts():
     chunk_tokens=16,
     unique_tokens=8,
     completion_tokens=12,
+    context_tokens=50,
+    shared_tokens=20,
     row_steps=48,
     extend_s=0.5,
     decode_s=2.0,
@@ -77,6 +79,7 @@ def test_summary_of_hand_made_counts():
   assert summary["prefill_computed_per_unique"] == 1.25
   assert summary["prefill_padding"] == 6 / 16
   assert summary["occupancy"] == 0.25
+  assert summary["shared_context"] == 0.4
   assert summary["prefill_tokens_per_s"] == 20.0
   assert summary["decode_tokens_per_s"] == 6.0
   assert summary["queue_age_mean_s"] == 1.5

@@ -54,11 +54,19 @@ def test_the_last_token_of_a_prompt_is_never_among_them():
 
 @hypothesis.given(st.data())
 def test_marks_agree_with_counting_token_by_token(data):
-  geometry = _geometry(block_tokens=2, tokens=20, shards=1)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(layout, "_PAGE_TOKENS", 4)
+    geometry = _geometry(block_tokens=2, tokens=20, shards=1)
   size = geometry.page_tokens
-  tokens = st.lists(st.integers(0, 1), min_size=1, max_size=3 * size)
+  # The starts of one text, so that whole pages are often shared, and an end.
+  text = data.draw(st.lists(st.integers(0, 1), min_size=16, max_size=16))
+  prompt = st.builds(
+    lambda count, end: [*text[:count], *end],
+    st.integers(0, len(text)),
+    st.lists(st.integers(0, 1), min_size=1, max_size=4),
+  )
   prompts = data.draw(
-    st.dictionaries(st.integers(0, geometry.slots - 1), tokens, max_size=8)
+    st.dictionaries(st.integers(0, geometry.slots - 1), prompt, max_size=8)
   )
   arrays = {slot: np.asarray(ids, np.int32) for slot, ids in prompts.items()}
   leaders, shared, _ = _mark(arrays, geometry)

@@ -48,7 +48,7 @@ _CHECKPOINTS = flags.DEFINE_list(
 )
 _TEACHER = flags.DEFINE_string(
   "teacher",
-  plan.ORACLE,
+  runs.ORACLE,
   "Who demonstrates for SFT: the oracle of worldfacts, or PROVIDER:MODEL.",
 )
 _SFT_LR = flags.DEFINE_float("sft_lr", None, "Of SFT; else learner.lr.")

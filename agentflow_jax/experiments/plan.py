@@ -16,7 +16,6 @@ from typing import Any
 from agentflow_jax.core import config_validation, errors
 from agentflow_jax.experiments import runs, table
 
-ORACLE = "oracle"
 # Folders in a seed's folder and in the run of an SFT condition.
 _DEMONSTRATIONS = "demonstrations"
 _EVALUATION = "evaluation"
@@ -65,8 +64,8 @@ def make(
 
   Raises:
     ConfigError: a run's config is not valid.
-    UserError: an override that the experiment makes itself, or nothing to
-      start from.
+    UserError: an override that the experiment makes itself, nothing to start
+      from, or nobody to demonstrate.
   """
   runs.check_given(experiment, settings)
   return [
@@ -249,7 +248,7 @@ class _Seed:
   ) -> runs.Run:
     """Of as many questions as training asks in its iterations."""
     own = self._own(condition, start)
-    if self._settings.teacher != ORACLE:
+    if self._settings.teacher != runs.ORACLE:
       own["engines.planner"] = self._settings.teacher
     config = runs.resolve(self._settings.config, own)
     config_validation.validate(config, training=False)

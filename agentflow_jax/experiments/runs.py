@@ -10,10 +10,17 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from agentflow_jax.core import config as config_lib
-from agentflow_jax.core import config_validation, errors
+from agentflow_jax.core import (
+  config_validation,
+  errors,
+  flows,
+  providers,
+  task_specs,
+)
 from agentflow_jax.experiments import table
 from agentflow_jax.training import run_dir as run_dir_lib
 
+ORACLE = "oracle"
 # What the plan sets for every run.
 _OWN = {"run.seed": "use --seeds", "run.run_dir": "use --out"}
 # Keys on which no result depends.
@@ -38,7 +45,7 @@ class Settings:
   bases: pathlib.Path  # start models, shared by experiments
   seeds: tuple[int, ...]
   scripts: pathlib.Path  # the folder launch/
-  teacher: str = "oracle"
+  teacher: str = ORACLE
   sft_lr: float | None = None  # None: config.learner.lr
   sft_epochs: int = 4
 
@@ -108,7 +115,7 @@ def digest(
 
 
 def check_given(experiment: table.Experiment, settings: Settings) -> None:
-  """Raises UserError where the user sets what the experiment itself sets."""
+  """Raises UserError where the experiment can not be run as the user says."""
   for key, remedy in _OWN.items():
     if key in settings.given:
       raise errors.UserError(f"--config.{key} does not apply here; {remedy}")
@@ -125,6 +132,20 @@ def check_given(experiment: table.Experiment, settings: Settings) -> None:
     raise errors.UserError(
       f"{experiment.name} compares several models: name them with "
       "--checkpoints=A,B,C, not with --config.model.checkpoint"
+    )
+  programs = {condition.program for condition in experiment.conditions}
+  if table.SFT in programs and settings.teacher == ORACLE:
+    _check_oracle(experiment, settings.config)
+
+
+def _check_oracle(
+  experiment: table.Experiment, config: config_lib.Config
+) -> None:
+  frozen = providers.FROZEN in flows.engine_names(config).values()
+  if frozen or config.tasks.train != task_specs.WORLDFACTS:
+    raise errors.UserError(
+      f"{experiment.name} needs demonstrations, and the oracle shows only "
+      "worldfacts with scripted modules; name --teacher=PROVIDER:MODEL"
     )
 
 

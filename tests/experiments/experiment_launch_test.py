@@ -11,6 +11,8 @@ import fake_run
 import pytest
 
 from agentflow_jax.experiments import table
+from agentflow_jax.hf import exporting, tokenizer_training
+from agentflow_jax.testing import tiny_model
 
 _ROOT = pathlib.Path(__file__).parents[2]
 # Everything as small as it gets; nothing is learnt.
@@ -132,3 +134,64 @@ def test_an_experiment_from_nothing_to_its_figure(tmp_path):
   assert again.returncode == 0
   assert again.stdout.count("finished before") == 6
   assert "started" not in again.stdout
+
+
+# Modules that are models: the whole prompt of each has to fit, byte by byte.
+_REAL = {
+  "agent.max_turns": 1,
+  "agent.evaluation_max_turns": 1,
+  "agent.memory_tokens": 200,
+  "sampler.max_prompt_tokens": 6144,
+  "sampler.max_completion_tokens": 16,
+  "sampler.slots": 4,
+  "sampler.prefill_chunk_tokens": 512,
+  "engines.frozen_max_tokens": 16,
+  "rollout.tasks": 2,
+  "rollout.group_size": 2,
+  "learner.mini_batch_trajectories": 0,
+  "learner.warmup_steps": 0,
+  "learner.row_tokens": 6400,
+  "training.iterations": 1,
+  "tasks.evaluation_questions": 3,
+  "model.dtype": "float32",
+  "model.param_dtype": "float32",
+}
+
+
+def _hf_directory(path, layers):
+  tokenizer = tokenizer_training.train_tokenizer(
+    ["Question: the capital of Laos " * 9], 300, path / "tokenizer"
+  )
+  arch = tiny_model.tiny_architecture(
+    vocab_size=300, num_layers=layers, max_positions=8192
+  )
+  exporting.export_checkpoint(
+    path / "model", arch, tiny_model.tiny_params(arch), tokenizer=tokenizer
+  )
+  return (path / "model").rename(path / f"Layers-{layers}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_models_of_ones_own_are_compared(tmp_path):
+  """Hugging Face directories, a Qwen config, frozen modules that are models."""
+  models = [_hf_directory(tmp_path / str(n), n) for n in (1, 2)]
+  ran = _experiment(
+    "--name=planner_size",
+    f"--config={_ROOT / 'configs/flow_grpo_qwen2_5_0_5b.py'}",
+    f"--checkpoints={models[0]},{models[1]}",
+    "--seeds=0",
+    f"--out={tmp_path / 'out'}",
+    *(f"--config.{key}={value}" for key, value in _REAL.items()),
+  )
+  assert ran.returncode == 0, ran.stdout + ran.stderr
+  result = json.loads((tmp_path / "out" / "result.json").read_text())
+  assert [one["label"] for one in result["conditions"]] == [
+    *("Layers-1", "Layers-2"),
+  ]
+  for one in result["conditions"]:
+    assert one["runs"][0]["questions"] == 3
+    assert one["means"]["gain"]["count"] == 1
+    assert one["means"]["sampled_tokens"]["mean"] > 0
+    config = pathlib.Path(one["runs"][0]["run_dir"], "config.json").read_text()
+    assert one["label"] in json.loads(config)["model"]["checkpoint"]

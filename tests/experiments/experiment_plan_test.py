@@ -106,6 +106,7 @@ def test_several_sources_of_questions_are_refused(tmp_path):
   with pytest.raises(errors.UserError, match="one source"):
     _plan(
       tmp_path,
+      "turn_budget",
       tasks__train="mix:jsonl:a@1,jsonl:b@1",
       tasks__evaluation="mix:jsonl:a@1,jsonl:b@1",
       tools__enabled=("base_generator",),
@@ -164,6 +165,28 @@ def test_a_teacher_behind_an_api(tmp_path):
   planned = _plan(tmp_path, teacher="openai:gpt-4o")
   shown = _named(planned, "seed0/demonstrations")
   assert _flag(shown, "config.engines.planner") == "openai:gpt-4o"
+
+
+def _questions_of_ones_own():
+  roles = ("executor", "verifier", "generator", "tool")
+  return {
+    "tasks__train": "jsonl:mine.jsonl",
+    "tasks__evaluation": "jsonl:mine.jsonl",
+    "tools__enabled": ("base_generator",),
+    **{f"engines__{role}": "openai:gpt-4o" for role in roles},
+  }
+
+
+@pytest.mark.parametrize(
+  "changes", [{"engines__verifier": "frozen"}, _questions_of_ones_own()]
+)
+def test_who_the_oracle_can_not_teach_names_a_teacher(tmp_path, changes):
+  changes = changes | {"warm_start__enabled": False}
+  changes["model__checkpoint"] = "some/model"
+  with pytest.raises(errors.UserError, match="--teacher=PROVIDER:MODEL"):
+    _plan(tmp_path, **changes)
+  assert _plan(tmp_path, teacher="openai:gpt-4o", **changes)
+  assert _plan(tmp_path, "turn_budget", **changes)
 
 
 def test_a_model_of_one_s_own_needs_no_start_model(tmp_path):

@@ -42,8 +42,9 @@ class ModelConfig:
   dtype: str = "float32"  # float32 | bfloat16
   # Type that parameters are stored in.
   param_dtype: str = "float32"  # float32 | bfloat16
-  # The backward pass keeps everything, layer inputs, or those on the host.
-  remat: str = "none"  # none | block | offload
+  # The backward pass keeps everything, layer inputs with what attention gave,
+  # layer inputs, or those on the host; it computes the rest again.
+  remat: str = "none"  # none | attention | block | offload
   lora: lora_config.LoraConfig = _section(lora_config.LoraConfig)
 
 

@@ -33,7 +33,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
   {
     "model.dtype": _DTYPES,
     "model.param_dtype": _DTYPES,
-    "model.remat": ("none", "block", "offload"),
+    "model.remat": ("none", "attention", "block", "offload"),
     "agent.flow": tuple(flows.ROLES),
     "agent.prompt_style": ("full", "compact"),
     "agent.plan_format": ("labelled", "json"),

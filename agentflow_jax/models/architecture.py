@@ -6,10 +6,10 @@ from typing import Any
 
 from agentflow_jax.core import errors
 from agentflow_jax.models import lora as lora_lib
+from agentflow_jax.models import remat as remat_lib
 
 _FAMILIES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 _DTYPES = ("float32", "bfloat16")
-_REMAT = ("none", "block", "offload")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,14 +35,14 @@ class Architecture:
   rms_norm_eps: float = 1e-6
   tie_embeddings: bool = True
   dtype: str = "float32"  # computation; parameters keep their own
-  remat: str = "none"  # none | block | offload (transformer.py)
+  remat: str = "none"  # none | attention | block | offload (remat.py)
   lora: lora_lib.Lora | None = None  # adapters beside the weights
 
   def __post_init__(self):
     for field, known in (
       ("family", tuple(_FAMILIES)),
       ("dtype", _DTYPES),
-      ("remat", _REMAT),
+      ("remat", remat_lib.MODES),
     ):
       if getattr(self, field) not in known:
         raise errors.ConfigError(

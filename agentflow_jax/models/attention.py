@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from agentflow_jax.models import (
   blockwise,
   mesh_axes,
+  remat,
   staircase,
   tpu_attention,
 )
@@ -64,24 +65,24 @@ def tree_attend(subtree_end_BT):
   CPU. Longer ones need memory linear in the row: the Pallas kernels on TPUs,
   the blockwise form elsewhere. The numbers agree to rounding.
   """
-  # What jit was told about its arguments, so that a program compiled on one
-  # machine for another gets the other's kernels.
-  mesh = jax.typeof(subtree_end_BT).sharding.mesh
-  platform = _platform(mesh)
+  mesh = jax.typeof(subtree_end_BT).sharding.mesh  # what jit was told
+  platform = mesh_axes.platform(mesh)
   form: Any
   if subtree_end_BT.shape[1] > DENSE_LIMIT_TOKENS:
     # On a CPU small blocks, which visit less of what no query sees.
-    block = 128 if platform == "cpu" else 256
+    block = 64 if platform == "cpu" else 256
     form = functools.partial(blockwise.blockwise_attention, block_tokens=block)
     if platform == "tpu":
-      form = _on_each_device(tpu_attention.tpu_attention, mesh)
+      form = tpu_attention.tpu_attention
+    # XLA can not split a kernel; and a device visits what its own rows need.
+    form = _on_each_device(form, mesh)
   elif platform == "cpu":
     form = staircase.staircase_attention
   else:
     mask_BTT = tree_mask(subtree_end_BT)
 
     def dense(q_BTNH, k_BTKH, v_BTKH, _):
-      return dense_attention(q_BTNH, k_BTKH, v_BTKH, mask_BTT)
+      return remat.attended(dense_attention(q_BTNH, k_BTKH, v_BTKH, mask_BTT))
 
     form = dense
 
@@ -92,28 +93,23 @@ def tree_attend(subtree_end_BT):
   return attend
 
 
-def _platform(mesh) -> str:
-  """Where programs over `mesh` (if empty: of this process) run."""
-  device = mesh.abstract_device
-  kind = jax.default_backend() if device is None else device.device_kind
-  return "tpu" if kind.lower().startswith("tpu") else kind.lower()
-
-
 def _on_each_device(attend, mesh):
-  """`attend` on each device's rows and heads; XLA can not split a kernel."""
-  if mesh.empty:
+  """`attend` on each device's rows and heads."""
+  split = mesh_axes.split_axes(mesh)
+  if not split:
     return attend
 
-  def split(q_BTNH, k_BTKH, v_BTKH, subtree_end_BT):
+  def on_each_device(q_BTNH, k_BTKH, v_BTKH, subtree_end_BT):
     rows = mesh_axes.row_axes(q_BTNH.shape[0], mesh)
-    heads = "tensor" if "tensor" in mesh.shape else None
+    heads = "tensor" if "tensor" in split else None
     per_head = jax.P(rows, None, heads, None)
     return jax.shard_map(
       attend,
       mesh=mesh,
       in_specs=(per_head, per_head, per_head, jax.P(rows, None)),
       out_specs=per_head,
+      axis_names=split,
       check_vma=False,  # kernels do not say how their results vary
     )(q_BTNH, k_BTKH, v_BTKH, subtree_end_BT)
 
-  return split
+  return on_each_device

@@ -15,8 +15,12 @@ Axes: B row, T token, N query heads, K key/value heads, G = N / K, H head dim,
 C blocks, S tokens of a block; Q and P are S for queries and keys.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+
+from agentflow_jax.models import remat
 
 _MASKED = -1e30
 # A log-sum-exp is not below it: so a masked score stays far below that of a
@@ -39,42 +43,20 @@ def blockwise_attention(
   Returns:
     [B, T, N, H] in the dtype of q. A query that sees no key gets zeros.
   """
-  t, n = q_BTNH.shape[1:3]
-  groups = n // k_BTKH.shape[2]
-  block = min(block_tokens, t)
-  pad = -t % block
-  if pad:  # keys that nobody sees, queries that nobody reads
-    widths = ((0, 0), (0, pad), (0, 0), (0, 0))
-    q_BTNH, k_BTKH, v_BTKH = (
-      jnp.pad(x, widths) for x in (q_BTNH, k_BTKH, v_BTKH)
-    )
-    subtree_end_BT = jnp.pad(subtree_end_BT, ((0, 0), (0, pad)))
-  q_CBKGSH = _to_blocks(q_BTNH, block, groups)
-  k_CBKSH, v_CBKSH = (
-    _to_blocks(x, block, 1)[:, :, :, 0] for x in (k_BTKH, v_BTKH)
+  block = min(block_tokens, q_BTNH.shape[1])
+  return _attention(block, q_BTNH, k_BTKH, v_BTKH, subtree_end_BT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention(block, q_BTNH, k_BTKH, v_BTKH, subtree_end_BT):
+  return _forward(block, q_BTNH, k_BTKH, v_BTKH, subtree_end_BT)[0]
+
+
+def _forward(block, q_BTNH, k_BTKH, v_BTKH, subtree_end_BT):
+  """(out_BTNH, what the backward pass needs)."""
+  q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS = _in_blocks(
+    block, q_BTNH, k_BTKH, v_BTKH, subtree_end_BT
   )
-  end_CBS = jnp.moveaxis(
-    subtree_end_BT.reshape(subtree_end_BT.shape[0], -1, block), 1, 0
-  )
-  out_CBKGSH = _attention(q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS)
-  out = jnp.transpose(out_CBKGSH, (1, 0, 4, 2, 3, 5))
-  return out.reshape(*q_BTNH.shape)[:, :t]
-
-
-def _to_blocks(x_BTNH, block: int, groups: int):
-  """[C, B, N / groups, groups, S, H]"""
-  b, t, n, h = x_BTNH.shape
-  x = x_BTNH.reshape(b, t // block, block, n // groups, groups, h)
-  return jnp.transpose(x, (1, 0, 3, 4, 2, 5))
-
-
-@jax.custom_vjp
-def _attention(q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS):
-  return _forward(q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS)[0]
-
-
-def _forward(q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS):
-  """(out_CBKGSH, log-sum-exp of the scores, float32 [C, B, K, G, S])."""
 
   def query_block(_, scanned):
     q_BKGQH, query_block, keys_C, count = scanned
@@ -98,29 +80,42 @@ def _forward(q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS):
     out = (out / total[..., None]).astype(q_BKGQH.dtype)
     return None, (out, top + jnp.log(total))
 
-  _, out = jax.lax.scan(query_block, None, (q_CBKGSH, *_visits(end_CBS)))
-  return out
+  _, (out_CBKGSH, log_total_CBKGS) = jax.lax.scan(
+    query_block, None, (q_CBKGSH, *_visits(end_CBS))
+  )
+  out_BTNH = remat.attended(_from_blocks(out_CBKGSH, q_BTNH.shape[1]))
+  log_total_CBKGS = remat.attended(log_total_CBKGS)
+  saved = (q_BTNH, k_BTKH, v_BTKH, subtree_end_BT, out_BTNH, log_total_CBKGS)
+  return out_BTNH, saved
 
 
-def _forward_saving(q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS):
-  out, log_total = _forward(q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS)
-  return out, (q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS, out, log_total)
-
-
-def _backward(saved, d_out_CBKGSH):
-  q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS, out_CBKGSH, log_total_CBKGS = saved
-  inner_CBKGS = jnp.sum(
-    d_out_CBKGSH.astype(jnp.float32) * out_CBKGSH.astype(jnp.float32), axis=-1
+def _backward(block, saved, d_out_BTNH):
+  q_BTNH, k_BTKH, v_BTKH, subtree_end_BT, out_BTNH, log_total_CBKGS = saved
+  q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS = _in_blocks(
+    block, q_BTNH, k_BTKH, v_BTKH, subtree_end_BT
   )
   *heads, g, s, h = q_CBKGSH.shape
-  q_CBKQH, d_out_CBKQH = (
-    x.astype(q_CBKGSH.dtype).reshape(*heads, g * s, h)
-    for x in (q_CBKGSH, d_out_CBKGSH)
+  q_CBKQH, out_CBKQH, d_out_CBKQH = (
+    x_CBKGSH.reshape(*heads, g * s, h)
+    for x_CBKGSH in (
+      q_CBKGSH,
+      _to_blocks(out_BTNH, block, g),
+      _to_blocks(d_out_BTNH.astype(q_BTNH.dtype), block, g),
+    )
   )
-  inner_CBK1Q = inner_CBKGS.reshape(*heads, 1, g * s)
 
   def query_block(carry, scanned):
-    *query, query_block, keys_C, count = scanned
+    q_BKQH, out_BKQH, d_out_BKQH, log_total_BK1GS, *visits = scanned
+    q_BKHQ, out_BKHQ, d_out_BKHQ = (
+      x.swapaxes(-1, -2) for x in (q_BKQH, out_BKQH, d_out_BKQH)
+    )
+    # A sum over rows, not within them, which a CPU does one by one.
+    inner_BK1Q = jnp.sum(
+      d_out_BKHQ.astype(jnp.float32) * out_BKHQ, axis=-2, keepdims=True
+    )
+    query = (q_BKQH, q_BKHQ, d_out_BKQH, d_out_BKHQ)
+    query = (*query, inner_BK1Q, log_total_BK1GS)
+    query_block, keys_C, count = visits
 
     def visit(index, state):
       d_q_BKHQ, d_k_CBKSH, d_v_CBKSH = state
@@ -135,22 +130,53 @@ def _backward(saved, d_out_CBKGSH):
         d_v_CBKSH.at[block].add(d_v),
       )
 
-    zeros = jnp.zeros(query[0].swapaxes(-1, -2).shape, jnp.float32)
+    zeros = jnp.zeros(q_BKHQ.shape, jnp.float32)
     d_q_BKHQ, *carry = jax.lax.fori_loop(0, count, visit, (zeros, *carry))
     return tuple(carry), d_q_BKHQ.swapaxes(-1, -2)
 
   zeros = jnp.zeros(k_CBKSH.shape, jnp.float32)
   log_total_CBK1GS = log_total_CBKGS[:, :, :, None]
-  queries = (q_CBKQH, d_out_CBKQH, inner_CBK1Q, log_total_CBK1GS)
+  queries = (q_CBKQH, out_CBKQH, d_out_CBKQH, log_total_CBK1GS)
   (d_k, d_v), d_q = jax.lax.scan(
     query_block, (zeros, zeros), (*queries, *_visits(end_CBS))
   )
+  t = q_BTNH.shape[1]
   return (
-    d_q.reshape(q_CBKGSH.shape).astype(q_CBKGSH.dtype),
-    d_k.astype(k_CBKSH.dtype),
-    d_v.astype(v_CBKSH.dtype),
+    _from_blocks(d_q.reshape(q_CBKGSH.shape), t).astype(q_BTNH.dtype),
+    _from_blocks(d_k[:, :, :, None], t).astype(k_BTKH.dtype),
+    _from_blocks(d_v[:, :, :, None], t).astype(v_BTKH.dtype),
     None,
   )
+
+
+_attention.defvjp(_forward, _backward)
+
+
+def _in_blocks(block, q_BTNH, k_BTKH, v_BTKH, subtree_end_BT):
+  """(q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS); keys of padding nobody sees."""
+  q_CBKGSH = _to_blocks(q_BTNH, block, q_BTNH.shape[2] // k_BTKH.shape[2])
+  k_CBKSH, v_CBKSH = (
+    _to_blocks(x, block, 1)[:, :, :, 0] for x in (k_BTKH, v_BTKH)
+  )
+  b, t = subtree_end_BT.shape
+  end_BT = jnp.pad(subtree_end_BT, ((0, 0), (0, -t % block)))
+  end_CBS = jnp.moveaxis(end_BT.reshape(b, -1, block), 1, 0)
+  return q_CBKGSH, k_CBKSH, v_CBKSH, end_CBS
+
+
+def _to_blocks(x_BTNH, block: int, groups: int):
+  """[C, B, N / groups, groups, S, H], the last block filled with zeros."""
+  b, t, n, h = x_BTNH.shape
+  x = jnp.pad(x_BTNH, ((0, 0), (0, -t % block), (0, 0), (0, 0)))
+  x = x.reshape(b, -1, block, n // groups, groups, h)
+  return jnp.transpose(x, (1, 0, 3, 4, 2, 5))
+
+
+def _from_blocks(x_CBKGSH, tokens: int):
+  """[B, T, N, H], the inverse of `_to_blocks`."""
+  c, b, k, g, s, h = x_CBKGSH.shape
+  x = jnp.transpose(x_CBKGSH, (1, 0, 4, 2, 3, 5))
+  return x.reshape(b, c * s, k * g, h)[:, :tokens]
 
 
 def _pair_gradient(query, k_BKPH, v_BKPH, seen_BSP):
@@ -160,13 +186,12 @@ def _pair_gradient(query, k_BKPH, v_BKPH, seen_BSP):
   scores: on a CPU, XLA does that inside the loop that computes the array,
   reading by columns, at twice the time.
 
-  `query` is (q_BKQH, d_out_BKQH, inner_BK1Q, log_total_BK1GS), where Q is the
-  S queries of all G heads, head by head.
+  `query` is (q_BKQH, q_BKHQ, d_out_BKQH, d_out_BKHQ, inner_BK1Q,
+  log_total_BK1GS), where Q is the S queries of all G heads, head by head.
   Returns (d_q_BKHQ, d_k_BKPH, d_v_BKPH).
   """
-  q_BKQH, d_out_BKQH, inner_BK1Q, log_total_BK1GS = query
+  q_BKQH, q_BKHQ, d_out_BKQH, d_out_BKHQ, inner_BK1Q, log_total_BK1GS = query
   scale = q_BKQH.shape[-1] ** -0.5
-  q_BKHQ, d_out_BKHQ = (x.swapaxes(-1, -2) for x in (q_BKQH, d_out_BKQH))
   scores_BKPQ = _dot("bkph,bkhq->bkpq", k_BKPH, q_BKHQ) * scale
   # On [B, K, P, G, S]: over flat heads the bias would cost more to find.
   scores_BKPGS = scores_BKPQ.reshape(
@@ -183,9 +208,6 @@ def _pair_gradient(query, k_BKPH, v_BKPH, seen_BSP):
     _dot("bkpq,bkqh->bkph", d_scores, q_BKQH),
     _dot("bkpq,bkqh->bkph", weights, d_out_BKQH),
   )
-
-
-_attention.defvjp(_forward_saving, _backward)
 
 
 def _visits(end_CBS):

@@ -14,6 +14,7 @@ Logical axes: D model, N query heads, K key/value heads, H head dim, F
 feed-forward, V vocabulary, R rank of an adapter.
 """
 
+from collections.abc import Container
 from typing import Any
 
 import jax
@@ -57,6 +58,25 @@ def mesh_of_params(params: Any):
   return mesh if split > 1 else None
 
 
+def platform(mesh) -> str:
+  """Where programs over `mesh` (if empty: of this process) run: cpu, tpu, ...
+
+  So a program compiled on one machine for another gets the other's kernels.
+  """
+  device = mesh.abstract_device
+  kind = jax.default_backend() if device is None else device.device_kind
+  return "tpu" if kind.lower().startswith("tpu") else kind.lower()
+
+
+def split_axes(mesh) -> set[str]:
+  """The axes of a mesh along which there is more than one device.
+
+  A program for each device should know of these alone: along the others its
+  gradients would be summed too, over one device.
+  """
+  return {axis for axis, size in dict(mesh.shape).items() if size > 1}
+
+
 def row_axes(rows: int, mesh) -> tuple[str, ...] | None:
   """The batch axes that split so many rows evenly, as a PartitionSpec entry."""
   axes = []
@@ -84,15 +104,26 @@ def gather_over_fsdp(params: Any, mesh, dtype: str):
   if mesh is None:
     return params
 
-  def gather(path, leaf):
-    # The path of an nnx.State ends with an attribute of the Variable.
-    name = next(key.key for key in reversed(path) if isinstance(key, DictKey))
-    spec = param_spec(name, leaf.ndim)
+  def gather(leaf, spec):
     if not spec:
       return leaf
-    whole = PartitionSpec(*[None if axis == "fsdp" else axis for axis in spec])
     return jax.lax.with_sharding_constraint(
-      leaf.astype(dtype), NamedSharding(mesh, whole)
+      leaf.astype(dtype), NamedSharding(mesh, spec)
     )
 
-  return jax.tree_util.tree_map_with_path(gather, params)
+  return jax.tree.map(gather, params, gathered_specs(params, mesh.shape))
+
+
+def gathered_specs(params: Any, axes: Container[str]) -> Any:
+  """How every leaf is split over some `axes` once it is whole over fsdp."""
+
+  def spec(path, leaf):
+    # The path of an nnx.State ends with an attribute of the Variable.
+    name = next(key.key for key in reversed(path) if isinstance(key, DictKey))
+    kept = [
+      axis if axis != "fsdp" and axis in axes else None
+      for axis in param_spec(name, leaf.ndim)
+    ]
+    return PartitionSpec(*kept)
+
+  return jax.tree_util.tree_map_with_path(spec, params)

@@ -17,6 +17,8 @@ Q the queries of a block, S the keys up to its end.
 import jax
 import jax.numpy as jnp
 
+from agentflow_jax.models import remat
+
 _MASKED = -1e30
 _BLOCKS = 8  # more save little and compile for long
 _LEAST_TOKENS = 32  # of a block; the products get too small
@@ -53,7 +55,8 @@ def _forward(q_BTNH, k_BTKH, v_BTKH, subtree_end_BT):
     log_totals.append(top + jnp.log(total))
   out_BKGTH = jnp.concatenate(outs, axis=3)
   log_total_BKGT1 = jnp.concatenate(log_totals, axis=3)
-  out_BTNH = _tokens_first(out_BKGTH).astype(q_BTNH.dtype)
+  out_BTNH = remat.attended(_tokens_first(out_BKGTH).astype(q_BTNH.dtype))
+  log_total_BKGT1 = remat.attended(log_total_BKGT1)
   saved = (q_BTNH, k_BTKH, v_BTKH, subtree_end_BT, out_BTNH, log_total_BKGT1)
   return out_BTNH, saved
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from agentflow_jax.models import tpu_kernels
+from agentflow_jax.models import remat, tpu_kernels
 
 _LANES = 128
 _BLOCK_TOKENS = 512
@@ -115,8 +115,9 @@ def _forward(block, interpret, q_BNTH, k_BKTH, v_BKTH, end_BT):
 
 
 def _forward_saving(block, interpret, q_BNTH, k_BKTH, v_BKTH, end_BT):
-  out_BNTH, lse_BN1T = _forward(
-    block, interpret, q_BNTH, k_BKTH, v_BKTH, end_BT
+  out_BNTH, lse_BN1T = map(
+    remat.attended,
+    _forward(block, interpret, q_BNTH, k_BKTH, v_BKTH, end_BT),
   )
   return out_BNTH, (q_BNTH, k_BKTH, v_BKTH, end_BT, out_BNTH, lse_BN1T)
 

@@ -18,14 +18,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import ad_checkpoint
 
 from agentflow_jax.models import architecture as architecture_lib
-from agentflow_jax.models import mesh_axes, products
+from agentflow_jax.models import chunked, mesh_axes, products, remat
 
 Architecture = architecture_lib.Architecture
 INIT_STD = 0.02  # of every matrix, as Qwen
-_LAYER_INPUT = "layer_input"  # what `remat` keeps of a layer
+
+# Of a feed-forward network at once, where `remat` takes it apart; on a CPU
+# what lies between its products stays in a core's cache.
+_CHUNK_TOKENS, _CPU_CHUNK_TOKENS = 4096, 512
 
 Params = dict[str, Any]  # nested dict of arrays; layers carry a leading L
 # (layer index, q_BTNH, k_BTKH, v_BTKH, carry) -> (out_BTNH, carry)
@@ -113,12 +115,30 @@ class DecoderLayer(nnx.Module):
     self.mlp_norm = RMSNorm(arch.hidden_size, arch.rms_norm_eps)
     self.mlp = MLP(arch, rngs)
 
-  def __call__(self, x_BTD, cos_BTH, sin_BTH, attend: Attend, layer, carry):
+  def __call__(
+    self, x_BTD, cos_BTH, sin_BTH, attend: Attend, layer, carry, mesh
+  ):
     out_BTD, carry = self.attention(
       self.attention_norm(x_BTD), cos_BTH, sin_BTH, attend, layer, carry
     )
     x_BTD = x_BTD + out_BTD
-    return x_BTD + self.mlp(self.mlp_norm(x_BTD)), carry
+    return x_BTD + self._feed_forward(x_BTD, mesh), carry
+
+  def _feed_forward(self, x_BTD, mesh):
+    arch = self.mlp.arch
+    on_cpu = mesh_axes.platform(mesh) == "cpu"
+    tokens = _CPU_CHUNK_TOKENS if on_cpu else _CHUNK_TOKENS
+    if arch.remat != "attention" or x_BTD.shape[1] <= tokens:
+      return self.mlp(self.mlp_norm(x_BTD))
+    definition, weights = nnx.split((self.mlp_norm, self.mlp))
+
+    def of_tokens(weights, x_BTD):
+      norm, mlp = nnx.merge(definition, weights)
+      return mlp(norm(x_BTD))
+
+    return chunked.in_chunks(
+      of_tokens, weights, x_BTD, tokens=tokens, mesh=mesh
+    )
 
 
 class Transformer(nnx.Module):
@@ -151,6 +171,7 @@ class Transformer(nnx.Module):
     layers: tuple[Params, ...] | None,
   ):
     arch = self.arch
+    rows_mesh = jax.typeof(tokens_BT).sharding.mesh
     embedding = {"embedding_VD": self.embedding_VD[...]}
     embedding = mesh_axes.gather_over_fsdp(embedding, mesh, arch.dtype)
     x_BTD = embedding["embedding_VD"][tokens_BT].astype(arch.dtype)
@@ -161,20 +182,24 @@ class Transformer(nnx.Module):
       for index, weights in enumerate(layers):
         nnx.replace_by_pure_dict(stacked, weights)
         layer = nnx.merge(definition, stacked)
-        x_BTD, carry = layer(x_BTD, cos_BTH, sin_BTH, attend, index, carry)
+        x_BTD, carry = layer(
+          x_BTD, cos_BTH, sin_BTH, attend, index, carry, rows_mesh
+        )
       return self.final_norm(x_BTD), carry
 
     def layer_step(state, scanned):
       x_BTD, carry = state
-      x_BTD = ad_checkpoint.checkpoint_name(x_BTD, _LAYER_INPUT)
+      x_BTD = remat.layer_input(x_BTD)
       weights, index = scanned
       weights = mesh_axes.gather_over_fsdp(weights, mesh, arch.dtype)
       layer = nnx.merge(definition, weights)
-      x_BTD, carry = layer(x_BTD, cos_BTH, sin_BTH, attend, index, carry)
+      x_BTD, carry = layer(
+        x_BTD, cos_BTH, sin_BTH, attend, index, carry, rows_mesh
+      )
       return (mesh_axes.pin_rows(x_BTD, mesh), carry), None
 
     (x_BTD, carry), _ = jax.lax.scan(
-      _rematerialised(layer_step, arch.remat),
+      remat.rematerialised(layer_step, arch.remat),
       (x_BTD, carry),
       (stacked, jnp.arange(arch.num_layers)),
       unroll=unroll,
@@ -257,26 +282,6 @@ def project_logits(arch: Architecture, params: Params, hidden_D):
 def _abstract(arch: Architecture):
   model = nnx.eval_shape(lambda: Transformer(arch, nnx.Rngs(params=0)))
   return nnx.split(model)
-
-
-def _rematerialised(layer_step, remat: str):
-  """`layer_step` whose backward pass keeps what `remat` says.
-
-  none: every activation. block: the layer's input, everything else is computed
-  again. offload: the same input, moved to host memory until it is needed.
-  """
-  if remat == "none":
-    return layer_step
-  policy = None
-  if remat == "offload":
-    policy = jax.checkpoint_policies.save_and_offload_only_these_names(
-      names_which_can_be_saved=[],
-      names_which_can_be_offloaded=[_LAYER_INPUT],
-      offload_src="device",
-      offload_dst="pinned_host",
-    )
-  # A scan keeps the two passes apart by itself.
-  return jax.checkpoint(layer_step, prevent_cse=False, policy=policy)
 
 
 def _cast(param: nnx.Param, like):

@@ -69,13 +69,15 @@ def tree_attend(subtree_end_BT):
   platform = mesh_axes.platform(mesh)
   form: Any
   if subtree_end_BT.shape[1] > DENSE_LIMIT_TOKENS:
+    # Each device visits what its own rows need.
+    axes = mesh_axes.split_axes(mesh)
     # On a CPU small blocks, which visit less of what no query sees.
     block = 64 if platform == "cpu" else 256
     form = functools.partial(blockwise.blockwise_attention, block_tokens=block)
     if platform == "tpu":
-      form = tpu_attention.tpu_attention
-    # XLA can not split a kernel; and a device visits what its own rows need.
-    form = _on_each_device(form, mesh)
+      # XLA can not split a kernel, not even over one device.
+      axes, form = set(mesh.axis_names), tpu_attention.tpu_attention
+    form = _on_each_device(form, mesh, axes)
   elif platform == "cpu":
     form = staircase.staircase_attention
   else:
@@ -93,22 +95,21 @@ def tree_attend(subtree_end_BT):
   return attend
 
 
-def _on_each_device(attend, mesh):
-  """`attend` on each device's rows and heads."""
-  split = mesh_axes.split_axes(mesh)
-  if not split:
+def _on_each_device(attend, mesh, axes: set[str]):
+  """`attend` on each device's rows and heads, along `axes` of the mesh."""
+  if not axes:
     return attend
 
   def on_each_device(q_BTNH, k_BTKH, v_BTKH, subtree_end_BT):
     rows = mesh_axes.row_axes(q_BTNH.shape[0], mesh)
-    heads = "tensor" if "tensor" in split else None
+    heads = "tensor" if "tensor" in axes else None
     per_head = jax.P(rows, None, heads, None)
     return jax.shard_map(
       attend,
       mesh=mesh,
       in_specs=(per_head, per_head, per_head, jax.P(rows, None)),
       out_specs=per_head,
-      axis_names=split,
+      axis_names=axes,
       check_vma=False,  # kernels do not say how their results vary
     )(q_BTNH, k_BTKH, v_BTKH, subtree_end_BT)
 

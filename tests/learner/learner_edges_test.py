@@ -170,7 +170,7 @@ def test_accumulators_and_state_are_updated_in_place():
   assert memory.temp_size_in_bytes < _bytes((state.params, state.opt_state))
 
 
-@pytest.mark.parametrize("remat", ["block", "offload"])
+@pytest.mark.parametrize("remat", ["attention", "block", "offload"])
 def test_remat_changes_memory_and_not_the_gradient(remat):
   def gradient(remat):
     arch = dataclasses.replace(examples.ARCH, remat=remat, num_layers=4)

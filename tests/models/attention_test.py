@@ -181,7 +181,7 @@ def test_tree_attend_changes_form_above_the_limit(monkeypatch):
     want = attention.dense_attention(q, k, v, attention.tree_mask(end))
     np.testing.assert_allclose(out, want, atol=1e-5, rtol=0)
     assert carry == "carry"
-  assert calls == [(33, 128)]  # on a CPU
+  assert calls == [(33, 64)]  # on a CPU
 
 
 def test_the_staircase_keeps_no_square_for_the_backward_pass():

@@ -9,10 +9,11 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from agentflow_jax.core import errors
-from agentflow_jax.models import attention, sharding, transformer
+from agentflow_jax.models import attention, lora, sharding, transformer
 from agentflow_jax.testing import tiny_model
 
 _ROWS, _TOKENS = 8, 24
+_ADAPTERS = lora.Lora(rank=2, alpha=4.0)
 
 
 @pytest.mark.parametrize(
@@ -161,13 +162,21 @@ def _place(arch, params, mesh):
   [
     ({}, 2048),
     ({"family": "qwen3", "tie_embeddings": False, "remat": "block"}, 8),
+    ({"remat": "attention"}, 8),
+    ({"remat": "attention", "lora": _ADAPTERS}, 2048),
   ],
-  ids=["qwen2_dense", "qwen3_remat_blockwise"],
+  ids=[
+    "qwen2_dense",
+    "qwen3_remat_blockwise",
+    "chunked_blockwise",
+    "chunked_adapters",
+  ],
 )
 def test_sharded_logits_and_gradients_equal_single_device(
   overrides, dense_limit, monkeypatch
 ):
   monkeypatch.setattr(attention, "DENSE_LIMIT_TOKENS", dense_limit)
+  monkeypatch.setattr(transformer, "_CPU_CHUNK_TOKENS", 3)
   arch = tiny_model.tiny_architecture(**overrides)
   params = tiny_model.tiny_params(arch)
   placed = _place(arch, params, sharding.make_mesh(2, 2, 2))

@@ -94,7 +94,8 @@ def test_only_relative_positions_matter():
 
 
 @pytest.mark.parametrize("name", _FAMILIES)
-def test_remat_and_unroll_change_no_number(name):
+def test_remat_and_unroll_change_no_number(name, monkeypatch):
+  monkeypatch.setattr(transformer, "_CPU_CHUNK_TOKENS", 4)
   tokens = _tokens(2, 10)
 
   def gradient(unroll=1, **overrides):
@@ -107,7 +108,11 @@ def test_remat_and_unroll_change_no_number(name):
     return jax.jit(jax.grad(loss))(tiny_model.tiny_params(arch))
 
   want = gradient()
-  for other in (gradient(remat="block"), gradient(unroll=2)):
+  for other in (
+    gradient(remat="block"),
+    gradient(remat="attention"),
+    gradient(unroll=2),
+  ):
     jax.tree.map(
       lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6, rtol=1e-5),
       want,
@@ -144,7 +149,28 @@ def test_remat_saves_less():
     compiled = jax.jit(jax.grad(loss)).lower(tiny_model.tiny_params(arch))
     return compiled.compile().memory_analysis().temp_size_in_bytes
 
-  assert temporary_bytes("block") < 0.6 * temporary_bytes("none")
+  every, block = temporary_bytes("none"), temporary_bytes("block")
+  assert block < 0.6 * every
+  attended = 4 * 128 * 32 * 4  # bytes: rows, tokens, heads and dims, float32
+  assert block < temporary_bytes("attention") < block + 2 * 8 * attended
+
+
+def test_what_attention_gave_is_not_computed_again(monkeypatch):
+  """Its loops over blocks run forward and backward; with `block` once more."""
+  monkeypatch.setattr(attention, "DENSE_LIMIT_TOKENS", 64)
+  tokens = _tokens(1, 80)  # two blocks
+
+  def loops(remat):
+    arch = tiny_model.tiny_architecture(remat=remat)
+
+    def loss(params):
+      return jnp.mean(_run(arch, params, tokens, *_causal(tokens)))
+
+    compiled = jax.jit(jax.grad(loss)).lower(tiny_model.tiny_params(arch))
+    return compiled.compile().as_text().count(" while(")
+
+  assert loops("none") == loops("attention")
+  assert loops("block") > loops("attention")
 
 
 def test_the_carry_passes_through_every_layer_in_order():

@@ -1,6 +1,7 @@
 """Properties of the network; its numbers are checked in tests/hf."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -171,6 +172,24 @@ def test_what_attention_gave_is_not_computed_again(monkeypatch):
 
   assert loops("none") == loops("attention")
   assert loops("block") > loops("attention")
+
+
+def test_a_feed_forward_network_is_never_whole(monkeypatch):
+  """With `attention` no array of 96 tokens is as wide as 80 in between."""
+  monkeypatch.setattr(transformer, "_CPU_CHUNK_TOKENS", 8)
+  tokens = _tokens(1, 96)
+
+  def wide_arrays(remat):
+    arch = tiny_model.tiny_architecture(remat=remat, intermediate_size=80)
+
+    def loss(params):
+      return jnp.mean(_run(arch, params, tokens, *_causal(tokens)))
+
+    compiled = jax.jit(jax.grad(loss)).lower(tiny_model.tiny_params(arch))
+    return len(re.findall(r"f32\[(?:1,)?96,80\]", compiled.compile().as_text()))
+
+  assert wide_arrays("block") > 0
+  assert wide_arrays("attention") == 0
 
 
 def test_the_carry_passes_through_every_layer_in_order():

@@ -149,16 +149,21 @@ def resident_bytes(name: str) -> int:
 
 
 def forget_peak() -> None:
-  """Makes VmHWM start from now, and from what is in use.
+  """Makes VmHWM start from now: trials of other options do not count."""
+  clear = pathlib.Path("/proc/self/clear_refs")
+  if clear.exists():
+    clear.write_text("5", encoding="ascii")
 
-  Neither trials of other options nor what compiling took and gave back count.
+
+def give_back_memory() -> None:
+  """Hands free memory to the system, so that it is not counted as resident.
+
+  Once, after what compiles or is tuned: a pass that has to ask for its memory
+  again is slower than those of a run.
   """
   gc.collect()
   if platform.libc_ver()[0] == "glibc":
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-  clear = pathlib.Path("/proc/self/clear_refs")
-  if clear.exists():
-    clear.write_text("5", encoding="ascii")
 
 
 def gemm_flops(size: int = _GEMM, dtype: str = "float32") -> float:

@@ -66,6 +66,7 @@ class Steps:
     )
     self._learner = learner
     self._state = learner.init_state(_random_params(self._arch, self._mesh))
+    self._has_run = False
     self.metrics: dict[str, float] = {}  # of the latest step
 
   def run(self, seed: int) -> measuring.Timing:
@@ -73,6 +74,9 @@ class Steps:
     measuring.forget_peak()
     timing = measuring.timed(lambda: self._step(found))
     peak = measuring.resident_bytes("VmHWM") - self._before_bytes
+    if not self._has_run:
+      measuring.give_back_memory()
+    self._has_run = True
     return dataclasses.replace(timing, peak_bytes=max(0, peak))
 
   def _step(self, found: list[train_workload.TrainingSample]) -> None:

@@ -6,10 +6,8 @@ product, so that a machine that is busy with other things slows the yardstick as
 well. `Spread` sums rounds up; ratios are taken round by round.
 """
 
-import ctypes
 import dataclasses
 import functools
-import gc
 import os
 import pathlib
 import platform
@@ -153,17 +151,6 @@ def forget_peak() -> None:
   clear = pathlib.Path("/proc/self/clear_refs")
   if clear.exists():
     clear.write_text("5", encoding="ascii")
-
-
-def give_back_memory() -> None:
-  """Hands free memory to the system, so that it is not counted as resident.
-
-  Once, after what compiles or is tuned: a pass that has to ask for its memory
-  again is slower than those of a run.
-  """
-  gc.collect()
-  if platform.libc_ver()[0] == "glibc":
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def gemm_flops(size: int = _GEMM, dtype: str = "float32") -> float:

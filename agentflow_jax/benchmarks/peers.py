@@ -164,7 +164,6 @@ def _serve(module_name: str, model_name: str, shape: workloads.Shape) -> None:
   model: Model | Trainer = module.load(arch)
   option = _fastest(model, arch, shape)
   _say(answers, {"option": option})
-  measuring.give_back_memory()
   for line in sys.stdin:
     measuring.forget_peak()
     timing = _pass(model, arch, shape, json.loads(line)["seed"], option)

@@ -55,7 +55,6 @@ class Steps:
     )
     self._mesh = sharding.make_mesh(len(jax.devices()), 1, 1)
     self.config = _config(shape, self._mesh.size)
-    measuring.gemm_flops()  # its matrices stay, and are not ours
     self._before_bytes = measuring.resident_bytes("VmRSS")
     learner = learner_lib.Learner(
       self._arch,
@@ -66,7 +65,6 @@ class Steps:
     )
     self._learner = learner
     self._state = learner.init_state(_random_params(self._arch, self._mesh))
-    self._has_run = False
     self.metrics: dict[str, float] = {}  # of the latest step
 
   def run(self, seed: int) -> measuring.Timing:
@@ -74,9 +72,6 @@ class Steps:
     measuring.forget_peak()
     timing = measuring.timed(lambda: self._step(found))
     peak = measuring.resident_bytes("VmHWM") - self._before_bytes
-    if not self._has_run:
-      measuring.give_back_memory()
-    self._has_run = True
     return dataclasses.replace(timing, peak_bytes=max(0, peak))
 
   def _step(self, found: list[train_workload.TrainingSample]) -> None:

@@ -32,8 +32,8 @@ def in_chunks(
   """`function(weights, x_BTD)`, at most `tokens` tokens of a row at a time.
 
   Args:
-    function: the same object in every trace; sums over heads or features that
-      a mesh splits are left to this.
+    function: what it sums over features that a mesh splits over "tensor" is
+      summed over devices here.
     weights: pytree of arrays, with names as `mesh_axes.param_spec` reads them;
       not split over "fsdp".
     x_BTD: rows.

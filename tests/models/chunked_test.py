@@ -16,15 +16,13 @@ def _function(weights, x_BTD):
   return jax.nn.silu(x_BTD @ weights["gate_DF"]) @ weights["down_FD"]
 
 
-def _inputs(rows, tokens, dtype=jnp.float32):
+def _inputs(rows, tokens):
   keys = jax.random.split(jax.random.key(0), 4)
   weights = {
-    "gate_DF": jax.random.normal(keys[0], (_D, _F), dtype),
-    "down_FD": jax.random.normal(keys[1], (_F, _D), dtype),
+    "gate_DF": jax.random.normal(keys[0], (_D, _F)),
+    "down_FD": jax.random.normal(keys[1], (_F, _D)),
   }
-  x, d_out = (
-    jax.random.normal(key, (rows, tokens, _D), dtype) for key in keys[2:]
-  )
+  x, d_out = (jax.random.normal(key, (rows, tokens, _D)) for key in keys[2:])
   return weights, x, d_out
 
 
